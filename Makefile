@@ -1,0 +1,18 @@
+# Each command is enough on a bare machine with git, make, gcc and Python 3.10 to 3.12: it sets up .venv first if needed.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test
+
+train: .venv/installed  ## train the steerable and the plain transformer on upright digits, test both rotated
+	$(BIN)/python scripts/train.py -m model=steerable,plain
+
+test: .venv/installed  ## format, lint, types, doctests and tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright --level error
+	$(BIN)/python -m pytest
+
+.venv/installed: pyproject.toml constraints.txt scripts/setup.sh
+	PYTHON=$(PYTHON) scripts/setup.sh
+	touch $@

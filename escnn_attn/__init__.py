@@ -1,0 +1,46 @@
+"""Steerable self-attention for escnn: equivariant transformers for SO(2), O(2), C_N and D_N."""
+
+from escnn_attn import compat  # noqa: F401, I001  (first: it guards the import of escnn)
+from escnn_attn import testing
+from escnn_attn.attention import SteerableSelfAttention
+from escnn_attn.base import SequentialModule, TokenModule
+from escnn_attn.feedforward import BilinearFeedForward, FourierFeedForward, GatedFeedForward
+from escnn_attn.fields import IsotypicLayout, fourier_type, planar_gspace
+from escnn_attn.linear import SteerableLinear
+from escnn_attn.models import ConvolutionStem, SteerableTransformer, convolution_stem, steerable_block
+from escnn_attn.norm import SteerableRMSNorm
+from escnn_attn.pooling import InvariantPooling
+from escnn_attn.positions import NoPosition, PositionEmbedding, QueryKeyRotaryEmbedding, RotaryEmbedding
+from escnn_attn.tokens import Tokens
+from escnn_attn.transformer import SteerableStack, SteerableTransformerBlock
+from escnn_attn.version import __version__
+
+
+
+__all__ = [
+    "BilinearFeedForward",
+    "ConvolutionStem",
+    "FourierFeedForward",
+    "GatedFeedForward",
+    "InvariantPooling",
+    "IsotypicLayout",
+    "NoPosition",
+    "PositionEmbedding",
+    "QueryKeyRotaryEmbedding",
+    "RotaryEmbedding",
+    "SequentialModule",
+    "SteerableLinear",
+    "SteerableRMSNorm",
+    "SteerableSelfAttention",
+    "SteerableStack",
+    "SteerableTransformer",
+    "SteerableTransformerBlock",
+    "TokenModule",
+    "Tokens",
+    "__version__",
+    "convolution_stem",
+    "fourier_type",
+    "planar_gspace",
+    "steerable_block",
+    "testing",
+]

@@ -1,0 +1,128 @@
+"""The typed shell around every layer of this library, and a chain that passes more than one argument on."""
+
+import copy
+from abc import abstractmethod
+
+import escnn.nn
+from escnn.group import GroupElement
+from escnn.nn import EquivariantModule, FieldType, GeometricTensor
+from torch import Tensor, nn
+
+from escnn_attn.fields import IsotypicLayout, require_planar
+from escnn_attn.tokens import Tokens, domain_of, from_tokens, grid_tokens, require_type, to_tokens
+
+
+class TokenModule(EquivariantModule):
+    """A module on tokens, and on geometric tensors by converting to tokens and back: base class of the layers.
+
+    A subclass implements `forward_tokens`, on tokens in the isotypic layout of `in_type`.
+
+    Args:
+        in_type: field type of the input.
+        out_type: field type of the output.
+    """
+
+    def __init__(self, in_type: FieldType, out_type: FieldType) -> None:
+        super().__init__()
+        require_planar(in_type)
+        require_planar(out_type)
+        if in_type.gspace != out_type.gspace:
+            raise TypeError(f"expected types on one gspace, got {in_type.gspace} and {out_type.gspace}")
+        self.in_type = in_type
+        self.out_type = out_type
+        self.in_layout = IsotypicLayout(in_type)
+        self.out_layout = self.in_layout if out_type == in_type else IsotypicLayout(out_type)
+
+    @abstractmethod
+    def forward_tokens(self, tokens: Tokens) -> Tokens:
+        """The layer's tensor-level core."""
+
+    def forward(
+        self,
+        x: GeometricTensor,
+        *,
+        batch: Tensor | None = None,
+        batch_size: int | None = None,
+        mask: Tensor | None = None,
+    ) -> GeometricTensor:
+        """Applies the layer to a grid or to flattened point clouds.
+
+        Args:
+            x: of type `in_type`: a grid (b, c, height, width), or points (points, c) with `coords` (points, 2).
+            batch: (points,) the index of each point's cloud; None for one cloud.
+            batch_size: number of clouds, when trailing ones may be empty.
+            mask: (b, height, width) or (points,), True for tokens and False for padding.
+
+        Raises:
+            TypeError: if x is not of type `in_type`.
+            ValueError: if another argument does not fit x.
+        """
+        x = require_type(x, self.in_type)
+        domain = domain_of(x, batch, batch_size)
+        tokens = self.forward_tokens(to_tokens(x, self.in_layout, domain, mask))
+        return from_tokens(tokens, self.out_type, self.out_layout, domain)
+
+    def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the output for an input (b, c, height, width) or (points, c)."""
+        if len(input_shape) not in (2, 4) or input_shape[1] != self.in_type.size:
+            raise ValueError(f"expected a shape (b, {self.in_type.size}, h, w) or (points, {self.in_type.size}), got {input_shape}")
+        return (input_shape[0], self.out_type.size, *input_shape[2:])
+
+    def extra_repr(self) -> str:
+        return f"in_type={self.in_type}, out_type={self.out_type}"
+
+    def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
+        """Checks random group elements on a point cloud, and exactly representable ones on a grid, in float64.
+
+        Args:
+            atol: unused, kept for escnn's signature: errors are relative.
+            rtol: largest relative error, where no part of the module states a larger `tolerance` of its own.
+
+        Returns:
+            the elements with their relative errors.
+
+        Raises:
+            AssertionError: if an error is larger.
+        """
+        from escnn_attn.testing import assert_equivariant, stated_tolerance
+
+        bound = max(rtol, 10 * stated_tolerance(self))
+        on_points = assert_equivariant(self, domain="points", tolerance=bound)
+        return on_points + assert_equivariant(self, domain="grid", tolerance=rtol)
+
+    def export(self) -> nn.Module:
+        """A plain torch module for grids, (b, c, h, w) to (b, c', h', w'), in eval mode and without escnn's objects."""
+        return ExportedModule(self).eval()
+
+
+class ExportedModule(nn.Module):
+    """A `TokenModule` that maps plain tensors on grids; it can be pickled."""
+
+    def __init__(self, module: TokenModule) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module)
+        for part in self.module.modules():
+            for name in [n for n, value in vars(part).items() if isinstance(value, FieldType)]:
+                setattr(part, name, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.module.forward_tokens(grid_tokens(x, self.module.in_layout))
+        return self.module.out_layout.merge(tokens.features).unflatten(2, x.shape[2:])
+
+
+class SequentialModule(escnn.nn.SequentialModule):
+    """escnn's chain of modules, which also forwards `batch`, `mask` and the like to the modules of this library.
+
+    Example:
+        >>> from escnn_attn import SteerableLinear, fourier_type, planar_gspace
+        >>> t = fourier_type(planar_gspace("C4"), 2)
+        >>> chain = SequentialModule(SteerableLinear(t, t), escnn.nn.ReLU(t))
+        >>> chain(t(torch.randn(5, 8), torch.randn(5, 2)), batch=torch.tensor([0, 0, 1, 1, 1])).shape
+        torch.Size([5, 8])
+    """
+
+    def forward(self, x: GeometricTensor, **context: Tensor | int | None) -> GeometricTensor:
+        require_type(x, self.in_type)
+        for module in self._modules.values():
+            x = module(x, **context) if isinstance(module, TokenModule | SequentialModule) else module(x)
+        return x

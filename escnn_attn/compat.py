@@ -1,0 +1,60 @@
+"""Guards against known faults of escnn 1.0.11, applied once when `escnn_attn` is imported."""
+
+import numpy as np
+
+if int(np.__version__.split(".")[0]) >= 2:
+    raise ImportError(
+        f"escnn 1.0.11 needs numpy < 2, and numpy {np.__version__} is installed (under numpy 2 escnn imports "
+        'without any of its submodules); run: pip install "numpy<2"'
+    )
+
+import escnn.group._numerical
+from escnn.nn import FieldType
+from torch import nn
+
+# escnn issue 112: the randomized solver of scikit-learn, when it is importable, returns np.matrix and kernel bases
+# of O(2) and D_N crash. Without it escnn takes scipy's, which works.
+escnn.group._numerical.randomized_svd = None
+
+
+def _share(field_type: FieldType, memo: dict) -> FieldType:
+    """Field types are immutable: a copied module keeps the same one, and type checks stay comparisons by identity."""
+    memo[id(field_type)] = field_type
+    return field_type
+
+
+FieldType.__deepcopy__ = _share  # pyright: ignore[reportAttributeAccessIssue]
+
+EXPANDED = ("filter", "expanded_bias")
+
+
+def one_state_dict(module: nn.Module) -> None:
+    """Gives a module with escnn convolutions the same `state_dict` in train and eval mode (escnn issue 1).
+
+    escnn's convolutions hold their expanded filter as a persistent buffer in eval mode only. It is a function of the
+    weights, so it is left out when saving, and ignored (and rebuilt, in eval mode) when loading.
+    """
+
+    def is_expanded(owner: nn.Module, name: str) -> bool:
+        return name in EXPANDED and hasattr(owner, "basisexpansion")
+
+    def leave_out(owner: nn.Module, state: dict, prefix: str, _metadata: dict) -> None:
+        for name, child in owner.named_modules():
+            for buffer in filter(lambda b, c=child: is_expanded(c, b), EXPANDED):
+                state.pop(f"{prefix}{name}.{buffer}" if name else f"{prefix}{buffer}", None)
+
+    def supply(owner: nn.Module, state: dict, prefix: str, *_: object) -> None:
+        for name, child in owner.named_modules():
+            for buffer in filter(lambda b, c=child: is_expanded(c, b), EXPANDED):
+                key = f"{prefix}{name}.{buffer}" if name else f"{prefix}{buffer}"
+                state.pop(key, None)
+                if child._buffers.get(buffer) is not None:
+                    state[key] = child._buffers[buffer]
+
+    def rebuild(owner: nn.Module, _incompatible: object) -> None:
+        if not owner.training:
+            owner.train().eval()
+
+    module.register_state_dict_post_hook(leave_out)
+    module.register_load_state_dict_pre_hook(supply)
+    module.register_load_state_dict_post_hook(rebuild)

@@ -1,0 +1,126 @@
+r"""The formulas of steerable attention on plain tensors.
+
+Axes: `b` batch, `t` query token, `s` key token, `h` head, `c` channel, `r` coefficient of a function on the group, `n`
+sample of the group, `d` component of an irrep, `m` copy of an irrep (multiplicity), `f` rotary frequency.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Features = tuple[Tensor, ...]
+
+
+def isotypic_linear(x: Tensor, weight: Tensor, endomorphisms: Tensor) -> Tensor:
+    r"""All equivariant maps between copies of one irrep (Schur's lemma): $y = \sum_k (E_k x) A_k$.
+
+    Args:
+        x: (d, b, t, m) copies of the irrep.
+        weight: (k, m, m') the matrices $A_k$.
+        endomorphisms: (k, d, d) basis $E_k$ of the maps that commute with the irrep; the first is the identity.
+
+    Returns:
+        (d, b, t, m').
+    """
+    if len(endomorphisms) > 1:
+        x = torch.cat([x, *(torch.einsum("ij,jbtm->ibtm", e, x) for e in endomorphisms[1:])], dim=-1)
+    return x @ weight.flatten(0, 1)
+
+
+def rms_norm(features: Features, gains: Features, eps: float) -> Features:
+    r"""$x_\psi\,g_\psi / \sqrt{\tfrac1C \sum_\psi |x_\psi|^2 + \epsilon}$, with C the number of channels of a token.
+
+    Args:
+        features: one (d, b, t, m) for each irrep.
+        gains: one (m,) for each irrep.
+        eps: added to the mean square.
+    """
+    size = sum(f.shape[0] * f.shape[-1] for f in features)
+    wide = [f.float() if f.dtype in (torch.bfloat16, torch.float16) else f for f in features]
+    power = sum((f.square().sum(dim=(0, -1)) for f in wide), start=torch.zeros((), device=wide[0].device)) / size
+    scale = torch.rsqrt(power + eps)[..., None]
+    return tuple((w * scale * g).to(f.dtype) for f, w, g in zip(features, wide, gains, strict=True))
+
+
+def to_coefficients(features: Features, channels: int) -> Tensor:
+    """Copies of irreps as coefficients of functions on the group: each (d, b, t, c·j) to one (b, t, c, r)."""
+    parts = [f.unflatten(-1, (channels, -1)) for f in features]
+    return torch.cat([p.permute(1, 2, 3, 4, 0).flatten(-2) for p in parts], dim=-1)
+
+
+def from_coefficients(coefficients: Tensor, dims: list[int], copies: list[int]) -> Features:
+    """The inverse of `to_coefficients`, for irreps of sizes `dims` occurring `copies` times in each function."""
+    parts = coefficients.split([d * j for d, j in zip(dims, copies, strict=True)], dim=-1)
+    split = (p.unflatten(-1, (j, d)) for p, d, j in zip(parts, dims, copies, strict=True))
+    return tuple(p.permute(4, 0, 1, 2, 3).flatten(-2) for p in split)
+
+
+def synthesize(coefficients: Tensor, matrix: Tensor) -> Tensor:
+    r"""Values on the samples, $A \hat f$: (…, r) to (…, n) for a synthesis matrix (n, r)."""
+    return coefficients @ matrix.mT
+
+
+def analyze(samples: Tensor, matrix: Tensor) -> Tensor:
+    r"""Projection onto the band-limited functions, $A^\top f$: (…, n) to (…, r) for a synthesis matrix (n, r)."""
+    return samples @ matrix
+
+
+def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    r"""Multiplies pairs, read as complex numbers, by $e^{i\theta}$.
+
+    Args:
+        x: (…, 2·w), all real parts before all imaginary parts.
+        cos: broadcastable to (…, w).
+        sin: broadcastable to (…, w).
+    """
+    re, im = x.chunk(2, dim=-1)
+    return torch.cat((torch.addcmul(re * cos, im, sin, value=-1), torch.addcmul(re * sin, im, cos)), dim=-1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None, bias: Tensor | None) -> Tensor:
+    r"""$\mathrm{softmax}(q k^\top \cdot \text{scale} + \text{bias})\,v$ over the keys that `mask` keeps, in one fused call.
+
+    Args:
+        q: (b, h, t, width).
+        k: (b, h, s, width).
+        v: (b, h, s, width); a width other than that of the queries would leave the fused path.
+        scale: factor of the logits.
+        mask: (b, s), True for keys to attend to; a sample with none gets zeros.
+        bias: broadcastable to (b, h, t, s), added to the logits.
+    """
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=logit_mask(q, mask, bias), scale=scale)
+
+
+def attention_weights(q: Tensor, k: Tensor, scale: float, mask: Tensor | None, bias: Tensor | None) -> Tensor:
+    """The weights (b, h, t, s) of `attend`, for inspection: this stores tokens²."""
+    logits = q @ k.mT * scale
+    extra = logit_mask(q, mask, bias)
+    if extra is not None:
+        logits = logits.masked_fill(~extra, float("-inf")) if extra.dtype == torch.bool else logits + extra
+    return logits.softmax(dim=-1)
+
+
+def logit_mask(q: Tensor, mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
+    """Padding mask and bias as the `attn_mask` of torch's attention, kept at (b, 1, 1, s) where there is no bias."""
+    if mask is None:
+        return None if bias is None else bias.to(q.dtype)
+    # a sample without any token attends to its (zeroed) padding, and its output is zeroed with it
+    keep = (mask | ~mask.any(dim=-1, keepdim=True))[:, None, None, :]
+    return keep if bias is None else bias.to(q.dtype).masked_fill(~keep, float("-inf"))
+
+
+def invariants(features: Features, trivial: list[bool]) -> Tensor:
+    """Invariants (b, t, copies) of features: trivial copies themselves, and the norms of the others.
+
+    Norms are smoothed below 1e-6, so that their gradient at zero is zero.
+    """
+    norms = (f[0] if t else (f.square().sum(dim=0) + 1e-12).sqrt() for f, t in zip(features, trivial, strict=True))
+    return torch.cat(list(norms), dim=-1)
+
+
+def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of (b, t, c) over the tokens of each sample, zero where a sample has none."""
+    if mask is None:
+        return x.mean(dim=1)
+    weight = mask[..., None].to(x.dtype)
+    return (x * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)

@@ -1,0 +1,161 @@
+"""Whole networks, built from plain numbers and names."""
+
+from collections.abc import Callable, Sequence
+
+import escnn.nn
+import torch
+from escnn.gspaces import GSpace, GSpace2D
+from escnn.nn import EquivariantModule, FieldType, GeometricTensor
+from torch import Tensor, nn
+
+from escnn_attn.attention import Position, SteerableSelfAttention
+from escnn_attn.base import TokenModule
+from escnn_attn.compat import one_state_dict
+from escnn_attn.feedforward import BilinearFeedForward
+from escnn_attn.fields import band_limited_irreps, fourier_type, planar_gspace, require_planar
+from escnn_attn.norm import SteerableRMSNorm
+from escnn_attn.pooling import InvariantPooling
+from escnn_attn.positions import RotaryEmbedding
+from escnn_attn.tokens import grid_tokens, require_type
+from escnn_attn.transformer import SteerableStack, SteerableTransformerBlock
+
+
+class ConvolutionStem(escnn.nn.SequentialModule):
+    """Steerable convolutions of escnn that turn an image into a coarser grid of Fourier fields.
+
+    Each convolution but the last is followed by a norm and an ELU on 16 samples of the group. Odd images with odd
+    kernels and stride 2 keep the rotation centre on a pixel or a corner: 29 to 15 to 8.
+
+    Args:
+        in_type: type of the image.
+        out_type: `fourier_type` of the tokens.
+        kernel_sizes: one odd number a convolution.
+        strides: one number a convolution.
+        max_frequency: band limit of `out_type`.
+        image_size: side of the image, of which a disc is kept; None to keep all.
+    """
+
+    def __init__(
+        self,
+        in_type: FieldType,
+        out_type: FieldType,
+        kernel_sizes: Sequence[int],
+        strides: Sequence[int],
+        max_frequency: int,
+        image_size: int | None = None,
+    ) -> None:
+        if not kernel_sizes or len(kernel_sizes) != len(strides) or any(k % 2 == 0 for k in kernel_sizes):
+            raise ValueError(f"expected as many odd kernel sizes as strides, got {kernel_sizes} and {strides}")
+        layers: list[EquivariantModule] = [] if image_size is None else [escnn.nn.MaskModule(in_type, image_size, margin=0)]
+        current = in_type
+        for index, (size, stride) in enumerate(zip(kernel_sizes, strides, strict=True)):
+            if index:
+                layers += [SteerableRMSNorm(current), _pointwise(current, max_frequency)]
+            layers.append(escnn.nn.R2Conv(current, out_type, size, stride=stride, padding=size // 2))
+            current = out_type
+        super().__init__(*layers)
+
+
+def _pointwise(field_type: FieldType, max_frequency: int) -> EquivariantModule:
+    group = field_type.fibergroup
+    if not group.continuous:
+        return escnn.nn.ELU(field_type)
+    irreps = band_limited_irreps(group, max_frequency)
+    return escnn.nn.FourierELU(field_type.gspace, len(field_type), irreps, type="regular", N=max(16, 4 * max_frequency))
+
+
+class SteerableTransformer(EquivariantModule):
+    r"""An image classifier: steerable convolution stem, transformer blocks, invariant pooling, linear read-out.
+
+    Equivariance makes the logits invariant: exactly under quarter turns (and the flips in the group), and, as far as
+    pixels allow, under all rotations. With `group="trivial"` the same code is a plain transformer.
+
+    Args:
+        group: name of the group (see `planar_gspace`) or a gspace on the plane.
+        in_channels: channels of the image.
+        classes: number of logits.
+        channels: width, in functions on the group.
+        max_frequency: band limit L of the functions, for continuous groups.
+        depth: number of blocks.
+        block: makes a block of a type: `steerable_block`, or `functools.partial` of it or of another factory.
+        stem: makes the stem of the image type, the token type and L; None for `ConvolutionStem` of sizes 9 and 5, each
+            with stride 2.
+
+    Shape:
+        images (b, in_channels, h, w), as a tensor or a geometric tensor of `in_type`, to logits (b, classes).
+
+    Example:
+        >>> model = SteerableTransformer("SO2", channels=4, max_frequency=1, depth=1)
+        >>> model(torch.randn(2, 1, 29, 29)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        group: str | GSpace,
+        *,
+        in_channels: int = 1,
+        classes: int = 10,
+        channels: int = 16,
+        max_frequency: int = 3,
+        depth: int = 3,
+        block: Callable[[FieldType], TokenModule] | None = None,
+        stem: Callable[[FieldType, FieldType, int], EquivariantModule] | None = None,
+    ) -> None:
+        super().__init__()
+        gspace = planar_gspace(group) if isinstance(group, str) else group
+        limit = max_frequency if gspace.fibergroup.continuous else None
+        token_type = fourier_type(gspace, channels, limit)
+        require_planar(token_type)
+        self.in_type = FieldType(gspace, [gspace.trivial_repr] * in_channels)
+        self.stem = (stem or convolution_stem)(self.in_type, token_type, max_frequency)
+        blocks = [(block or steerable_block)(token_type) for _ in range(depth)]
+        self.blocks = SteerableStack([*blocks, SteerableRMSNorm(token_type)])
+        self.pool = InvariantPooling(token_type)
+        self.classifier = nn.Linear(self.pool.out_type.size, classes)
+        self.out_type = FieldType(self.pool.out_type.gspace, [self.pool.out_type.gspace.trivial_repr] * classes)
+        one_state_dict(self)
+
+    def forward(self, images: Tensor | GeometricTensor) -> Tensor:
+        if isinstance(images, Tensor):
+            if images.dim() != 4 or images.shape[1] != self.in_type.size:
+                raise ValueError(f"expected images (b, {self.in_type.size}, h, w), got {tuple(images.shape)}")
+            images = GeometricTensor(images, self.in_type)
+        x = self.stem(require_type(images, self.in_type))
+        tokens = self.blocks.forward_tokens(grid_tokens(x.tensor, self.blocks.in_layout))
+        return self.classifier(self.pool.pool_tokens(tokens))
+
+    def train(self, mode: bool = True) -> "SteerableTransformer":
+        # escnn's convolutions expand their filters on entering eval mode: as constants, so that a copy can be made
+        with torch.no_grad():
+            return super().train(mode)
+
+    def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, int]:
+        return (input_shape[0], self.out_type.size)
+
+
+def steerable_block(
+    field_type: FieldType,
+    *,
+    heads: int = 4,
+    feedforward: Callable[[FieldType], TokenModule] = BilinearFeedForward,
+    position: Position = RotaryEmbedding,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+) -> SteerableTransformerBlock:
+    """A pre-norm block of self-attention and the given feed-forward layer."""
+    attention = SteerableSelfAttention(field_type, heads=heads, position=position, dropout=dropout)
+    return SteerableTransformerBlock(attention, feedforward(field_type), drop_path=drop_path)
+
+
+def convolution_stem(
+    in_type: FieldType,
+    out_type: FieldType,
+    max_frequency: int,
+    *,
+    kernel_sizes: Sequence[int] = (9, 5),
+    strides: Sequence[int] = (2, 2),
+    image_size: int | None = None,
+) -> ConvolutionStem:
+    """A `ConvolutionStem` with these sizes: the factory that configurations name."""
+    return ConvolutionStem(in_type, out_type, kernel_sizes, strides, max_frequency, image_size)

@@ -1,0 +1,61 @@
+"""From fields over the plane to invariants."""
+
+from escnn.gspaces import no_base_space
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor
+
+from escnn_attn.base import TokenModule
+from escnn_attn.functional import invariants, masked_mean
+from escnn_attn.tokens import Tokens, domain_of, require_type, to_tokens
+
+
+class InvariantPooling(TokenModule):
+    r"""Invariants of a whole sample: the trivial copies and the norms of the other irrep copies, averaged over tokens.
+
+    $y_c = \frac1T \sum_t |x_{c,t}|$, with the sign kept for trivial copies. The output is a tensor of trivial fields
+    without base space, ready for `escnn.nn.Linear`.
+
+    Args:
+        in_type: any field type on the plane.
+
+    Shape:
+        (b, c, h, w), or (points, c) of b clouds, to (b, number of irrep copies).
+
+    Example:
+        >>> from escnn_attn import fourier_type, planar_gspace
+        >>> pool = InvariantPooling(fourier_type(planar_gspace("SO2"), 4, 3))
+        >>> pool(pool.in_type(torch.randn(2, 28, 5, 5))).shape
+        torch.Size([2, 16])
+    """
+
+    def __init__(self, in_type: FieldType) -> None:
+        super().__init__(in_type, in_type)
+        group = in_type.fibergroup
+        multiplicities = self.in_layout.multiplicities
+        self.trivial = [group.irrep(*irrep).is_trivial() for irrep in multiplicities]
+        space = no_base_space(group)
+        self.out_type = FieldType(space, [space.trivial_repr] * sum(multiplicities.values()))
+
+    def pool_tokens(self, tokens: Tokens) -> Tensor:
+        """The invariants (b, c) of tokens."""
+        return masked_mean(invariants(tokens.features, self.trivial), tokens.mask)
+
+    def forward_tokens(self, tokens: Tokens) -> Tokens:
+        raise TypeError("InvariantPooling ends a stack of tokens: call pool_tokens")
+
+    def forward(
+        self,
+        x: GeometricTensor,
+        *,
+        batch: Tensor | None = None,
+        batch_size: int | None = None,
+        mask: Tensor | None = None,
+    ) -> GeometricTensor:
+        x = require_type(x, self.in_type)
+        tokens = to_tokens(x, self.in_layout, domain_of(x, batch, batch_size), mask)
+        return GeometricTensor(self.pool_tokens(tokens), self.out_type)
+
+    def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(b, invariants) for a grid; for points the number of clouds is not in the shape, and one is assumed."""
+        batch = super().evaluate_output_shape(input_shape)[0] if len(input_shape) == 4 else 1
+        return (batch, self.out_type.size)

@@ -1,0 +1,204 @@
+r"""Position embeddings: how attention knows where tokens are, and where to extend it."""
+
+import math
+
+import numpy as np
+from escnn.nn import FieldType
+from torch import Tensor, nn
+
+from escnn_attn.fields import max_frequency
+from escnn_attn.rotation import FrequencyBlock, PlanarFunctions, Rotation
+from escnn_attn.sampling import rotary_samples
+
+
+class PositionEmbedding(nn.Module):
+    r"""Base class: every hook flattens, so attention does not see positions.
+
+    A subclass overrides some of the hooks. Attention weights stay invariant, and outputs equivariant, if the inner
+    products of encoded queries and keys are invariant and `decode` of a weighted sum of encoded values is equivariant.
+
+    Args:
+        head_type: field type of one head, c copies of a representation with r coefficients.
+        heads: number of heads h.
+
+    Shape:
+        encode_query, encode_key, encode_value: coefficients (b, h, t, c, r) at positions (b or 1, t, 2) to
+        (b, h, t, width), one width for all three; decode: (b, h, t, width) to (b, h, t, c, r); bias: positions
+        (b or 1, t, 2) and (b or 1, s, 2) to logits that broadcast to (b, h, t, s), or None.
+
+    Example:
+        >>> class NearIsGood(PositionEmbedding):
+        ...     def bias(self, x_query, x_key):
+        ...         return -torch.cdist(x_query, x_key)[:, None]
+    """
+
+    #: factor that attention outputs start with, to have the scale of its input where the embedding averages values out
+    initial_gain: float = 1.0
+
+    def __init__(self, head_type: FieldType, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.channels = len(head_type)
+        self.coefficients = head_type.size // len(head_type)
+
+    def bind(self, x_query: Tensor, x_key: Tensor, grid: tuple[int, int] | None = None) -> "PositionEmbedding | BoundRotary":
+        """An embedding ready for one call of attention; `grid` is the size of a grid that queries and keys share."""
+        return self
+
+    def encode_query(self, q: Tensor, x: Tensor) -> Tensor:
+        return q.flatten(-2)
+
+    def encode_key(self, k: Tensor, x: Tensor) -> Tensor:
+        return k.flatten(-2)
+
+    def encode_value(self, v: Tensor, x: Tensor) -> Tensor:
+        return v.flatten(-2)
+
+    def decode(self, out: Tensor, x: Tensor) -> Tensor:
+        return out.unflatten(-1, (self.channels, self.coefficients))
+
+    def bias(self, x_query: Tensor, x_key: Tensor) -> Tensor | None:
+        return None
+
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}, channels={self.channels}, coefficients={self.coefficients}"
+
+
+class NoPosition(PositionEmbedding):
+    """Attention that does not see positions: permutation equivariant on top of the symmetries."""
+
+
+class RotaryEmbedding(PositionEmbedding):
+    r"""Rotary embedding in the irreducible representations of E(2): direction-aware, exact, one fused call.
+
+    Queries, keys and values are functions on the group, their channels in pairs (the first half real, the second half
+    imaginary parts), and each is multiplied on samples $g$ of the group by $e^{i\theta(g)}$, $\theta_i(g) =
+    (B(g) w_f) \cdot x_i$; only differences of positions enter the logits
+    $\int_G \mathrm{Re}\langle q_i(g), e^{i (B(g)w)\cdot(x_j - x_i)} k_j(g)\rangle\,dg$, and the output is multiplied by
+    $e^{-i\theta_i(g)}$ and projected back. For the trivial group this is the two-dimensional form of RoPE (Su et al.,
+    2021, https://arxiv.org/abs/2104.09864).
+
+    Exact for finite groups and translations; for SO(2) and O(2) each frequency takes the number of samples at which
+    the part it misses, of the largest distance, is below `tolerance`.
+
+    Args:
+        head_type: field type of one head, an even number of spectral fields.
+        heads: number of heads.
+        wavelengths: shortest and longest $2\pi/|w|$, in the units of the positions (token spacings on a grid); one
+            wavelength a channel pair, evenly spaced in logarithm.
+        max_distance: largest distance between two tokens; None takes twice the radius of the tokens at hand.
+        tolerance: bound on the relative error under continuous rotations.
+
+    Raises:
+        ValueError: for an odd number of channels, or wavelengths, distance or tolerance that are not positive; in use,
+            if the distances at hand need too many samples, naming what would do.
+    """
+
+    initial_gain = 6.0
+    turn_values = True
+
+    def __init__(
+        self,
+        head_type: FieldType,
+        heads: int,
+        *,
+        wavelengths: tuple[float, float] = (6.0, 60.0),
+        max_distance: float | None = None,
+        tolerance: float = 1e-3,
+    ) -> None:
+        super().__init__(head_type, heads)
+        if self.channels % 2:
+            raise ValueError(f"a rotary embedding pairs channels: expected an even number of head channels, got {self.channels}")
+        shortest, longest = wavelengths
+        if not 0 < shortest <= longest:
+            raise ValueError(f"expected wavelengths 0 < shortest <= longest, got {wavelengths}")
+        if tolerance <= 0 or (max_distance is not None and max_distance <= 0):
+            raise ValueError(f"expected a positive tolerance and max_distance, got {tolerance} and {max_distance}")
+        self.wavelengths = tuple(wavelengths)
+        self.max_distance = max_distance
+        self.tolerance = tolerance
+        pairs = self.channels // 2
+        spread = np.geomspace(shortest, longest, pairs) if pairs > 1 else np.array([math.sqrt(shortest * longest)])
+        self.radians = [float(w) for w in 2 * np.pi / spread]
+        self.functions = PlanarFunctions.of(head_type)
+        self.max_frequency = max_frequency(head_type)
+        self._grids: dict[tuple, Rotation] = {}
+
+    def bind(self, x_query: Tensor, x_key: Tensor, grid: tuple[int, int] | None = None) -> "BoundRotary":
+        # a plain table, not a buffer: a buffer would be rounded by .float() and, made in forward, upset DDP
+        key = (grid, x_query.dtype, x_query.device)
+        rotation = None if grid is None else self._grids.get(key)
+        if rotation is None:
+            counts = self.sample_counts(x_query, x_key)
+            rotation = self._rotation(x_query, counts)
+            if grid is None and x_key is not x_query:
+                return BoundRotary(rotation, self._rotation(x_key, counts), self.turn_values)
+        if grid is not None:
+            self._grids[key] = rotation
+        return BoundRotary(rotation, rotation, self.turn_values)
+
+    def sample_counts(self, x_query: Tensor, x_key: Tensor) -> list[int | None]:
+        """Number of rotations each frequency is sampled on, for the given positions; None for finite groups."""
+        if not self.functions.continuous:
+            return [None] * len(self.radians)
+        distance = self.max_distance
+        if distance is None:
+            distance = 2 * max(float(x.detach().norm(dim=-1).max()) if x.numel() else 0.0 for x in (x_query, x_key))
+        # rounded up a little, so that clouds of nearly one size share what was computed
+        arguments = (math.ceil(8 * w * distance) / 8 for w in self.radians)
+        return [rotary_samples(self.max_frequency, argument, self.tolerance) for argument in arguments]
+
+    def _rotation(self, x: Tensor, counts: list[int | None]) -> Rotation:
+        starts = [i for i, n in enumerate(counts) if i == 0 or counts[i - 1] != n]
+        ends = [*starts[1:], len(counts)]
+        blocks = [
+            FrequencyBlock(self.functions, tuple(self.radians[a:b]), a, counts[a], x) for a, b in zip(starts, ends, strict=True)
+        ]
+        return Rotation(blocks)
+
+    def encode_query(self, q: Tensor, x: Tensor) -> Tensor:
+        return self.bind(x, x).encode_query(q, x)
+
+    def encode_key(self, k: Tensor, x: Tensor) -> Tensor:
+        return self.bind(x, x).encode_key(k, x)
+
+    def encode_value(self, v: Tensor, x: Tensor) -> Tensor:
+        return self.bind(x, x).encode_value(v, x)
+
+    def decode(self, out: Tensor, x: Tensor) -> Tensor:
+        return self.bind(x, x).decode(out, x)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, wavelengths={self.wavelengths}, tolerance={self.tolerance:g}"
+
+
+class QueryKeyRotaryEmbedding(RotaryEmbedding):
+    """`RotaryEmbedding` of queries and keys alone, as in language models: positions shape the weights only.
+
+    For the trivial group this is two-dimensional RoPE, the position embedding of a plain transformer.
+    """
+
+    initial_gain = 1.0
+    turn_values = False
+
+
+class BoundRotary:
+    """The hooks of a rotary embedding for one pair of positions."""
+
+    def __init__(self, query: Rotation, key: Rotation, turn_values: bool) -> None:
+        self.query, self.key, self.turn_values = query, key, turn_values
+
+    def encode_query(self, q: Tensor, x: Tensor) -> Tensor:
+        return self.query.encode(q)
+
+    def encode_key(self, k: Tensor, x: Tensor) -> Tensor:
+        return self.key.encode(k)
+
+    def encode_value(self, v: Tensor, x: Tensor) -> Tensor:
+        return self.key.encode(v, self.turn_values)
+
+    def decode(self, out: Tensor, x: Tensor) -> Tensor:
+        return self.query.decode(out, self.turn_values)
+
+    def bias(self, x_query: Tensor, x_key: Tensor) -> None:
+        return None

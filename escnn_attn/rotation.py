@@ -1,0 +1,108 @@
+"""Tables of the rotary embedding: samples of the group, plane waves on them, and their phases at given positions."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from escnn.gspaces import GSpace2D
+from escnn.nn import FieldType
+from torch import Tensor
+
+from escnn_attn.functional import analyze, rotate_pairs, synthesize
+from escnn_attn.sampling import IrrepId, group_samples, synthesis_matrix
+
+GOLDEN_ANGLE = 2.39996
+
+
+@dataclass(frozen=True)
+class PlanarFunctions:
+    """Band-limited functions on the group of a planar gspace, named by plain numbers so that it can be pickled.
+
+    Attributes:
+        subgroup: id of the group as a subgroup of O(2), as `escnn.gspaces.GSpace2D` takes it.
+        irreps: ids of the irreps, in the order of the coefficients.
+    """
+
+    subgroup: tuple
+    irreps: tuple[IrrepId, ...]
+
+    @classmethod
+    def of(cls, head_type: FieldType) -> "PlanarFunctions":
+        return cls(head_type.gspace._sg_id, tuple(dict.fromkeys(head_type.representations[0].irreps)))
+
+    @property
+    def continuous(self) -> bool:
+        return self.subgroup[1] == -1
+
+
+@lru_cache(maxsize=256)
+def sampled_waves(functions: PlanarFunctions, radians: tuple[float, ...], first: int, samples: int | None) -> tuple:
+    """Synthesis matrix (n, r) and plane waves B(g) w_f (f, n, 2), float64, for frequencies `first`, `first` + 1, …
+
+    Frequency f has direction f golden angles: for finite groups one common direction would leave attention blind
+    across it.
+    """
+    gspace = GSpace2D(functions.subgroup)
+    elements = group_samples(gspace.fibergroup, samples)
+    directions = GOLDEN_ANGLE * (first + np.arange(len(radians)))
+    waves = np.array(radians) * np.stack([np.cos(directions), np.sin(directions)])
+    turned = np.stack([(gspace.basespace_action(g) @ waves).T for g in elements], axis=1)
+    return torch.from_numpy(synthesis_matrix(gspace.fibergroup, functions.irreps, elements)), torch.from_numpy(turned)
+
+
+class FrequencyBlock:
+    r"""Consecutive frequencies that share their samples: synthesis matrix, and $\cos\theta$, $\sin\theta$ at positions.
+
+    Args:
+        functions: the functions on the group.
+        radians: $|w_f|$ of the frequencies.
+        first: index of the first of them.
+        samples: number of rotations, None for a finite group.
+        x: positions (b or 1, t, 2).
+    """
+
+    def __init__(
+        self, functions: PlanarFunctions, radians: tuple[float, ...], first: int, samples: int | None, x: Tensor
+    ) -> None:
+        matrix, waves = (table.to(x) for table in sampled_waves(functions, radians, first, samples))
+        # multiplied out: a matrix product would lose precision under autocast
+        theta = x[:, :, None, 0, None] * waves[..., 0].flatten() + x[:, :, None, 1, None] * waves[..., 1].flatten()
+        self.matrix, self.cos, self.sin = matrix, theta.cos(), theta.sin()
+        self.frequencies = slice(first, first + len(radians))
+        self.width = 2 * theta.shape[-1]
+
+    def encode(self, coefficients: Tensor, turn: bool) -> Tensor:
+        """Coefficients (b, t, h, 2, F, r) to values (b, t, h, 2·f·n) on the samples, multiplied by the phases."""
+        values = synthesize(coefficients[..., self.frequencies, :], self.matrix).flatten(3)
+        return rotate_pairs(values, self.cos, self.sin) if turn else values
+
+    def decode(self, values: Tensor, turn: bool) -> Tensor:
+        """The inverse of `encode`, projected onto the band-limited functions."""
+        if turn:
+            values = rotate_pairs(values, self.cos, -self.sin)
+        return analyze(values.unflatten(-1, (2, -1, self.matrix.shape[0])), self.matrix)
+
+
+class Rotation:
+    """Encoding of coefficients (b, h, t, c, r) at fixed positions, and back.
+
+    Args:
+        blocks: the frequencies, in order.
+    """
+
+    def __init__(self, blocks: list[FrequencyBlock]) -> None:
+        self.blocks = blocks
+
+    def encode(self, coefficients: Tensor, turn: bool = True) -> Tensor:
+        paired = coefficients.transpose(1, 2).unflatten(-2, (2, -1))
+        return _join([block.encode(paired, turn) for block in self.blocks], dim=-1).transpose(1, 2)
+
+    def decode(self, values: Tensor, turn: bool = True) -> Tensor:
+        parts = values.transpose(1, 2).split([block.width for block in self.blocks], dim=-1)
+        decoded = [block.decode(part, turn) for block, part in zip(self.blocks, parts, strict=True)]
+        return _join(decoded, dim=-2).flatten(-3, -2).transpose(1, 2)
+
+
+def _join(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)

@@ -1,0 +1,176 @@
+"""Honest measurements of equivariance, for users' modules as well as ours.
+
+On point clouds any element of the group acts exactly. On grids only elements that map the pixel lattice to itself do
+(quarter turns and axis flips), and only those are used: resampling would hide errors, or invent them.
+"""
+
+import copy
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+import torch
+from escnn.group import Group, GroupElement
+from escnn.gspaces import GSpace
+from escnn.nn import EquivariantModule, FieldType, GeometricTensor
+from torch import Tensor, nn
+
+from escnn_attn.tokens import grid_positions
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
+
+
+def equivariance_error(
+    module: EquivariantModule,
+    *,
+    elements: Iterable[GroupElement] | None = None,
+    dtype: torch.dtype = torch.float64,
+    domain: Literal["points", "grid"] = "grid",
+    size: int = 11,
+    batch: int = 2,
+    seed: int = 0,
+) -> list[tuple[GroupElement, float]]:
+    r"""Relative error $\lVert f(g x) - g f(x)\rVert / \lVert f(x)\rVert$ of a module for elements of the group.
+
+    The module is copied, to `dtype` and eval mode; the original is not touched.
+
+    Args:
+        module: with `in_type` on the plane; its output may be a geometric tensor or a tensor of invariants.
+        elements: None for all elements that act exactly on a grid, or on points for all of a small finite group and
+            otherwise 8 random ones.
+        dtype: of the computation.
+        domain: `"grid"`, a Gaussian random field on size × size pixels, or `"points"`, a random cloud.
+        size: side of the grid; the cloud has 4 · size points within a disc of radius 3.
+        batch: samples on a grid (a cloud is one sample).
+        seed: of input and elements.
+
+    Returns:
+        the elements with their errors.
+
+    Raises:
+        ValueError: if an element does not act exactly on a grid.
+    """
+    module = copy.deepcopy(module).to(dtype).eval()
+    group = module.in_type.fibergroup
+    rng = np.random.default_rng(seed)
+    if elements is None:
+        elements = lattice_elements(module.in_type.gspace) if domain == "grid" else random_elements(group, 8, rng)
+    draw = torch.Generator().manual_seed(seed)
+    if domain == "points":
+        features = torch.randn(4 * size, module.in_type.size, dtype=dtype, generator=draw)
+        radius = 3 * torch.rand(4 * size, 1, dtype=dtype, generator=draw).sqrt()
+        angle = 2 * np.pi * torch.rand(4 * size, 1, dtype=dtype, generator=draw)
+        x = GeometricTensor(features, module.in_type, torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1))
+    else:
+        x = module.in_type(torch.randn(batch, module.in_type.size, size, size, dtype=dtype, generator=draw))
+    with torch.no_grad():
+        reference = module(x)
+        return [(g, _relative(module(transform(x, g)), transform(reference, g))) for g in elements]
+
+
+def assert_equivariant(module: EquivariantModule, *, tolerance: float | None = None, **how: object) -> list[tuple[GroupElement, float]]:
+    """Asserts that every `equivariance_error` of a module is at most `tolerance`.
+
+    Args:
+        module: as `equivariance_error` takes it.
+        tolerance: None for 1e-10 in float64 and 1e-4 in float32, or ten times the tolerance that a part of the module
+            states, where that is larger and the elements are continuous.
+        how: the other arguments of `equivariance_error`.
+
+    Returns:
+        the elements with their errors.
+
+    Raises:
+        AssertionError: naming the worst element and its error.
+
+    Example:
+        >>> from escnn_attn import SteerableLinear, fourier_type, planar_gspace
+        >>> t = fourier_type(planar_gspace("O2"), 2, 1)
+        >>> errors = assert_equivariant(SteerableLinear(t, t), domain="points")
+    """
+    if tolerance is None:
+        stated = 10 * stated_tolerance(module) if how.get("domain") == "points" else 0.0
+        tolerance = max(TOLERANCE[how.get("dtype", torch.float64)], stated)
+    errors = equivariance_error(module, **how)
+    if not errors:
+        raise AssertionError(f"no element of {module.in_type.fibergroup} was tested: equivariance was not checked")
+    worst, error = max(errors, key=lambda pair: pair[1] if np.isfinite(pair[1]) else np.inf)
+    if not error <= tolerance:
+        raise AssertionError(
+            f"{type(module).__name__} is not equivariant: relative error {error:.2e} > {tolerance:.2e} for the element {worst} "
+            f"of {module.in_type.fibergroup}"
+        )
+    return errors
+
+
+def stated_tolerance(module: nn.Module) -> float:
+    """The largest error under continuous elements that a part of the module states as its `tolerance`."""
+    in_type = getattr(module, "in_type", None)
+    if in_type is None or not in_type.fibergroup.continuous:
+        return 0.0
+    return max((float(getattr(part, "tolerance", 0.0)) for part in module.modules()), default=0.0)
+
+
+def random_elements(group: Group, count: int, rng: np.random.Generator) -> list[GroupElement]:
+    """All elements of a finite group of at most 32, and otherwise `count` random ones (half of them reflections)."""
+    if not group.continuous:
+        elements = list(group.elements)
+        return elements if len(elements) <= 32 else [elements[i] for i in rng.choice(len(elements), count, replace=False)]
+    angles = [float(a) for a in rng.uniform(0, 2 * np.pi, count)]
+    if group.name == "SO(2)":
+        return [group.element(a) for a in angles]
+    return [group.element((i % 2, a)) for i, a in enumerate(angles)]
+
+
+def lattice_elements(gspace: GSpace) -> list[GroupElement]:
+    """The elements that map a square pixel lattice to itself: at most four rotations and four reflections."""
+    group = gspace.fibergroup
+    candidates = group.grid(type="regular", N=8) if group.continuous else group.elements
+    return [g for g in candidates if _is_signed_permutation(gspace.basespace_action(g))]
+
+
+def transform(x: GeometricTensor | Tensor, element: GroupElement) -> GeometricTensor | Tensor:
+    r"""$(g f)(x) = \rho(g) f(g^{-1} x)$, without any interpolation; plain tensors are invariants and stay as they are.
+
+    Args:
+        x: points with coords, a square grid, or a tensor without base space.
+        element: of the fibre group; on a grid one that maps pixels to pixels.
+
+    Raises:
+        ValueError: if the element moves pixels off the lattice.
+    """
+    if isinstance(x, Tensor):
+        return x
+    fibres = _act_on_fibres(x.type, x.tensor, element)
+    if x.type.gspace.dimensionality == 0:
+        return GeometricTensor(fibres, x.type)
+    action = x.type.gspace.basespace_action(element)
+    if x.coords is not None:
+        return GeometricTensor(fibres, x.type, x.coords @ torch.as_tensor(action, dtype=x.coords.dtype).T)
+    if not _is_signed_permutation(action):
+        raise ValueError(f"{element} does not map the pixels of a grid to pixels: test it on points")
+    height, width = x.tensor.shape[2:]
+    if height != width:
+        raise ValueError(f"expected a square grid, got {height} × {width}")
+    # the pixel that arrives at position y comes from g⁻¹y
+    origin = grid_positions(height, width)[0] @ torch.as_tensor(action).round()
+    columns = (origin[:, 0] + (width - 1) / 2).round().long()
+    rows = ((height - 1) / 2 - origin[:, 1]).round().long()
+    return GeometricTensor(fibres.flatten(2)[..., rows * width + columns].view_as(fibres), x.type)
+
+
+def _act_on_fibres(field_type: FieldType, x: Tensor, element: GroupElement) -> Tensor:
+    matrix = torch.as_tensor(np.asarray(field_type.fiber_representation(element)), dtype=x.dtype)
+    return torch.einsum("oi,bi...->bo...", matrix, x).contiguous()
+
+
+def _is_signed_permutation(matrix: np.ndarray) -> bool:
+    return np.allclose(np.sort(np.abs(matrix).ravel()), [0, 0, 1, 1], atol=1e-9)
+
+
+def _relative(actual: GeometricTensor | Tensor, expected: GeometricTensor | Tensor) -> float:
+    a, b = (t if isinstance(t, Tensor) else t.tensor for t in (actual, expected))
+    norm = float(b.norm())
+    if norm == 0 or not np.isfinite(norm):
+        raise AssertionError(f"the output has norm {norm}: a relative error says nothing")
+    return float((a - b).norm()) / norm

@@ -1,0 +1,75 @@
+"""Callbacks of the training system: averaged weights, and randomness that a resumed run repeats."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
+from torch import Tensor, nn
+
+
+class AveragedWeights(EMAWeightAveraging):
+    """Exponential moving average of the weights, which validation, checkpoints and the end of training use.
+
+    Lightning's callback exchanges parameters and buffers by position, after the switch to eval mode. escnn's
+    convolutions have other buffers in eval mode, made from the weights when the mode changes; so this one exchanges by
+    name, in train mode, and switches modes around it.
+
+    Args:
+        decay: of the average, for each step.
+    """
+
+    def __init__(self, decay: float = 0.99) -> None:
+        super().__init__(decay=decay, use_buffers=False)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        pl_module.train()  # a new escnn convolution holds its eval-mode buffers until the first switch of modes
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
+        # after a validation Lightning sets the flag of train mode alone, which leaves escnn's eval-mode buffers behind
+        pl_module.train()
+        super().on_train_batch_end(trainer, pl_module, *batch)
+
+    def _swap_models(self, pl_module: pl.LightningModule) -> None:
+        with _train_mode(pl_module):
+            for average, current in self._pairs(pl_module):
+                kept = average.clone()
+                average.copy_(current)
+                current.copy_(kept)
+
+    def _copy_average_to_current(self, pl_module: pl.LightningModule) -> None:
+        with _train_mode(pl_module):
+            for average, current in self._pairs(pl_module):
+                current.copy_(average)
+
+    def _pairs(self, pl_module: pl.LightningModule) -> list[tuple[Tensor, Tensor]]:
+        assert self._average_model is not None
+        averages = self._average_model.module.state_dict()
+        return [(averages[name], value) for name, value in pl_module.state_dict().items()]
+
+
+@contextmanager
+def _train_mode(module: nn.Module) -> Iterator[None]:
+    """No gradients, and a module in train mode inside; its own mode is entered anew afterwards."""
+    training = module.training
+    with torch.no_grad():
+        module.train()
+        yield
+        module.train(training)
+
+
+class SeedEpochs(Callback):
+    """Seeds torch at the start of each epoch, so that a resumed run draws what an unbroken one would.
+
+    Args:
+        seed: combined with the epoch and the rank of the process.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        torch.manual_seed(hash((self.seed, trainer.current_epoch, trainer.global_rank)) % 2**63)

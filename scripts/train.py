@@ -1,0 +1,6 @@
+"""Trains a model: `python scripts/train.py model=steerable data=digits epochs=10`, or `-m model=steerable,plain`."""
+
+from escnn_attn.training.run import train_command
+
+if __name__ == "__main__":
+    train_command()
