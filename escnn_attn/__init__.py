@@ -7,7 +7,7 @@ from escnn_attn.base import SequentialModule, TokenModule
 from escnn_attn.feedforward import BilinearFeedForward, FourierFeedForward, GatedFeedForward
 from escnn_attn.fields import IsotypicLayout, fourier_type, planar_gspace
 from escnn_attn.linear import SteerableLinear
-from escnn_attn.models import ConvolutionStem, SteerableTransformer, convolution_stem, steerable_block
+from escnn_attn.models import SteerableTransformer, convolution_stem, steerable_block
 from escnn_attn.norm import SteerableRMSNorm
 from escnn_attn.pooling import InvariantPooling
 from escnn_attn.positions import NoPosition, PositionEmbedding, QueryKeyRotaryEmbedding, RotaryEmbedding
@@ -19,7 +19,6 @@ from escnn_attn.version import __version__
 
 __all__ = [
     "BilinearFeedForward",
-    "ConvolutionStem",
     "FourierFeedForward",
     "GatedFeedForward",
     "InvariantPooling",

@@ -92,8 +92,8 @@ class SteerableSelfAttention(TokenModule):
             position.encode_query(q, x), position.encode_key(k, x), position.encode_value(v, x),
             self.scale, mask, position.bias(x, x),
         )  # fmt: skip
-        coefficients = position.decode(out, x).transpose(1, 2) * self.gain[:, None, None]
-        features = from_coefficients(coefficients.flatten(2, 3), self.dims, self.copies)
+        coefficients = position.decode(out, x).permute(4, 0, 2, 1, 3) * self.gain[:, None]
+        features = from_coefficients(coefficients.flatten(3), self.dims, self.copies)
         return self.dropout(tokens.with_features(self.project_out(features)))
 
     def attention_weights(
@@ -117,8 +117,8 @@ class SteerableSelfAttention(TokenModule):
     def _functions(self, tokens: Tokens) -> tuple[Tensor, ...]:
         """Queries, keys and values, each as coefficients (b, h, t, c, r), by one product for each irrep."""
         coefficients = to_coefficients(self.project_in(tokens.features), 3 * self.heads * self.channels)
-        q, k, v = coefficients.unflatten(2, (3, self.heads, self.channels)).unbind(2)
-        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        q, k, v = coefficients.unflatten(-1, (3, self.heads, self.channels)).unbind(3)
+        return tuple(part.permute(1, 3, 2, 4, 0) for part in (q, k, v))
 
 
 class FieldDropout(nn.Module):

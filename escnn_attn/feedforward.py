@@ -47,7 +47,7 @@ class FunctionFeedForward(TokenModule):
 
     @abstractmethod
     def activate(self, values: Tensor) -> Tensor:
-        """Values (b, t, factors·c, n) on n samples, to (b, t, c, n)."""
+        """Values (n, b, t, factors·c) on n samples, to (n, b, t, c)."""
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         coefficients = to_coefficients(self.project_in(tokens.features), self.factors * self.channels)
@@ -89,7 +89,7 @@ class BilinearFeedForward(FunctionFeedForward):
         super().__init__(in_type, expansion, rotations=lambda limit: 3 * limit + 1)
 
     def activate(self, values: Tensor) -> Tensor:
-        u, v = values.chunk(2, dim=-2)
+        u, v = values.chunk(2, dim=-1)
         return u * v
 
 

@@ -4,6 +4,8 @@ Axes: `b` batch, `t` query token, `s` key token, `h` head, `c` channel, `r` coef
 sample of the group, `d` component of an irrep, `m` copy of an irrep (multiplicity), `f` rotary frequency.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -43,26 +45,51 @@ def rms_norm(features: Features, gains: Features, eps: float) -> Features:
 
 
 def to_coefficients(features: Features, channels: int) -> Tensor:
-    """Copies of irreps as coefficients of functions on the group: each (d, b, t, c·j) to one (b, t, c, r)."""
+    """Copies of irreps as coefficients of functions on the group: each (d, b, t, c·j) to one (r, b, t, c)."""
     parts = [f.unflatten(-1, (channels, -1)) for f in features]
-    return torch.cat([p.permute(1, 2, 3, 4, 0).flatten(-2) for p in parts], dim=-1)
+    return torch.cat([p.permute(4, 0, 1, 2, 3).flatten(0, 1) for p in parts])
 
 
 def from_coefficients(coefficients: Tensor, dims: list[int], copies: list[int]) -> Features:
     """The inverse of `to_coefficients`, for irreps of sizes `dims` occurring `copies` times in each function."""
-    parts = coefficients.split([d * j for d, j in zip(dims, copies, strict=True)], dim=-1)
-    split = (p.unflatten(-1, (j, d)) for p, d, j in zip(parts, dims, copies, strict=True))
-    return tuple(p.permute(4, 0, 1, 2, 3).flatten(-2) for p in split)
+    parts = coefficients.split([d * j for d, j in zip(dims, copies, strict=True)])
+    split = (p.unflatten(0, (j, d)) for p, d, j in zip(parts, dims, copies, strict=True))
+    return tuple(p.permute(1, 2, 3, 4, 0).flatten(-2) for p in split)
 
 
 def synthesize(coefficients: Tensor, matrix: Tensor) -> Tensor:
-    r"""Values on the samples, $A \hat f$: (…, r) to (…, n) for a synthesis matrix (n, r)."""
-    return coefficients @ matrix.mT
+    r"""Values on the samples, $A \hat f$: (r, …) to (n, …) for a synthesis matrix (n, r)."""
+    return (matrix @ coefficients.flatten(1)).unflatten(1, coefficients.shape[1:])
 
 
 def analyze(samples: Tensor, matrix: Tensor) -> Tensor:
-    r"""Projection onto the band-limited functions, $A^\top f$: (…, n) to (…, r) for a synthesis matrix (n, r)."""
-    return samples @ matrix
+    r"""Projection onto the band-limited functions, $A^\top f$: (n, …) to (r, …) for a synthesis matrix (n, r)."""
+    return (matrix.mT @ samples.flatten(1)).unflatten(1, samples.shape[1:])
+
+
+class RotatePairs(torch.autograd.Function):
+    r"""Multiplies pairs, read as complex numbers, by $e^{i\theta}$; its gradient is the rotation by $-\theta$.
+
+    By hand because autograd would keep the input, which the gradient does not need, and write each half twice.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        re, im = x.chunk(2, dim=-1)
+        out = torch.empty_like(x)
+        turned_re, turned_im = out.chunk(2, dim=-1)
+        torch.mul(re, cos, out=turned_re).addcmul_(im, sin, value=-1)
+        torch.mul(re, sin, out=turned_im).addcmul_(im, cos)
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return rotate_pairs(grad, cos, -sin), None, None
 
 
 def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -70,11 +97,10 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Args:
         x: (…, 2·w), all real parts before all imaginary parts.
-        cos: broadcastable to (…, w).
+        cos: broadcastable to (…, w); no gradient flows to the angles.
         sin: broadcastable to (…, w).
     """
-    re, im = x.chunk(2, dim=-1)
-    return torch.cat((torch.addcmul(re * cos, im, sin, value=-1), torch.addcmul(re * sin, im, cos)), dim=-1)
+    return RotatePairs.apply(x, cos.to(x.dtype), sin.to(x.dtype))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None, bias: Tensor | None) -> Tensor:

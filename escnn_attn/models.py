@@ -12,7 +12,7 @@ from escnn_attn.attention import Position, SteerableSelfAttention
 from escnn_attn.base import TokenModule
 from escnn_attn.compat import one_state_dict
 from escnn_attn.feedforward import BilinearFeedForward
-from escnn_attn.fields import band_limited_irreps, fourier_type, planar_gspace, require_planar
+from escnn_attn.fields import fourier_type, max_frequency as max_frequency_of, planar_gspace, require_planar
 from escnn_attn.norm import SteerableRMSNorm
 from escnn_attn.pooling import InvariantPooling
 from escnn_attn.positions import RotaryEmbedding
@@ -20,48 +20,50 @@ from escnn_attn.tokens import grid_tokens, require_type
 from escnn_attn.transformer import SteerableStack, SteerableTransformerBlock
 
 
-class ConvolutionStem(escnn.nn.SequentialModule):
+def convolution_stem(
+    in_type: FieldType,
+    out_type: FieldType,
+    *,
+    kernel_sizes: Sequence[int] = (9, 5),
+    strides: Sequence[int] = (2, 2),
+    hidden_channels: int | None = None,
+    image_size: int | None = None,
+) -> escnn.nn.SequentialModule:
     """Steerable convolutions of escnn that turn an image into a coarser grid of Fourier fields.
 
-    Each convolution but the last is followed by a norm and an ELU on 16 samples of the group. Odd images with odd
-    kernels and stride 2 keep the rotation centre on a pixel or a corner: 29 to 15 to 8.
+    Each convolution but the last is followed by a norm and an ELU on samples of the group. Odd images with odd kernels
+    and stride 2 keep the rotation centre on a pixel or a corner: 29 to 15 to 8.
 
     Args:
         in_type: type of the image.
-        out_type: `fourier_type` of the tokens.
+        out_type: type of the tokens, copies of one representation.
         kernel_sizes: one odd number a convolution.
         strides: one number a convolution.
-        max_frequency: band limit of `out_type`.
+        hidden_channels: fields between the convolutions; None for half as many as in `out_type`.
         image_size: side of the image, of which a disc is kept; None to keep all.
+
+    Raises:
+        ValueError: if the kernel sizes are not odd, or not as many as the strides.
     """
-
-    def __init__(
-        self,
-        in_type: FieldType,
-        out_type: FieldType,
-        kernel_sizes: Sequence[int],
-        strides: Sequence[int],
-        max_frequency: int,
-        image_size: int | None = None,
-    ) -> None:
-        if not kernel_sizes or len(kernel_sizes) != len(strides) or any(k % 2 == 0 for k in kernel_sizes):
-            raise ValueError(f"expected as many odd kernel sizes as strides, got {kernel_sizes} and {strides}")
-        layers: list[EquivariantModule] = [] if image_size is None else [escnn.nn.MaskModule(in_type, image_size, margin=0)]
-        current = in_type
-        for index, (size, stride) in enumerate(zip(kernel_sizes, strides, strict=True)):
-            if index:
-                layers += [SteerableRMSNorm(current), _pointwise(current, max_frequency)]
-            layers.append(escnn.nn.R2Conv(current, out_type, size, stride=stride, padding=size // 2))
-            current = out_type
-        super().__init__(*layers)
+    if not kernel_sizes or len(kernel_sizes) != len(strides) or any(k % 2 == 0 for k in kernel_sizes):
+        raise ValueError(f"expected as many odd kernel sizes as strides, got {kernel_sizes} and {strides}")
+    channels = max(1, len(out_type) // 2) if hidden_channels is None else hidden_channels
+    hidden = FieldType(out_type.gspace, out_type.representations[:1] * channels)
+    layers: list[EquivariantModule] = [] if image_size is None else [escnn.nn.MaskModule(in_type, image_size, margin=0)]
+    types = [in_type, *[hidden] * (len(strides) - 1), out_type]
+    for index, (size, stride) in enumerate(zip(kernel_sizes, strides, strict=True)):
+        if index:
+            layers += [SteerableRMSNorm(hidden), _pointwise(hidden)]
+        layers.append(escnn.nn.R2Conv(types[index], types[index + 1], size, stride=stride, padding=size // 2))
+    return escnn.nn.SequentialModule(*layers)
 
 
-def _pointwise(field_type: FieldType, max_frequency: int) -> EquivariantModule:
-    group = field_type.fibergroup
+def _pointwise(field_type: FieldType) -> EquivariantModule:
+    group, limit = field_type.fibergroup, max_frequency_of(field_type)
     if not group.continuous:
         return escnn.nn.ELU(field_type)
-    irreps = band_limited_irreps(group, max_frequency)
-    return escnn.nn.FourierELU(field_type.gspace, len(field_type), irreps, type="regular", N=max(16, 4 * max_frequency))
+    irreps = list(dict.fromkeys(field_type.representations[0].irreps))
+    return escnn.nn.FourierELU(field_type.gspace, len(field_type), irreps, type="regular", N=max(16, 4 * limit))
 
 
 class SteerableTransformer(EquivariantModule):
@@ -78,8 +80,7 @@ class SteerableTransformer(EquivariantModule):
         max_frequency: band limit L of the functions, for continuous groups.
         depth: number of blocks.
         block: makes a block of a type: `steerable_block`, or `functools.partial` of it or of another factory.
-        stem: makes the stem of the image type, the token type and L; None for `ConvolutionStem` of sizes 9 and 5, each
-            with stride 2.
+        stem: makes the stem of the image type and the token type: `convolution_stem`, or a partial of it or another.
 
     Shape:
         images (b, in_channels, h, w), as a tensor or a geometric tensor of `in_type`, to logits (b, classes).
@@ -100,7 +101,7 @@ class SteerableTransformer(EquivariantModule):
         max_frequency: int = 3,
         depth: int = 3,
         block: Callable[[FieldType], TokenModule] | None = None,
-        stem: Callable[[FieldType, FieldType, int], EquivariantModule] | None = None,
+        stem: Callable[[FieldType, FieldType], EquivariantModule] | None = None,
     ) -> None:
         super().__init__()
         gspace = planar_gspace(group) if isinstance(group, str) else group
@@ -108,7 +109,7 @@ class SteerableTransformer(EquivariantModule):
         token_type = fourier_type(gspace, channels, limit)
         require_planar(token_type)
         self.in_type = FieldType(gspace, [gspace.trivial_repr] * in_channels)
-        self.stem = (stem or convolution_stem)(self.in_type, token_type, max_frequency)
+        self.stem = (stem or convolution_stem)(self.in_type, token_type)
         blocks = [(block or steerable_block)(token_type) for _ in range(depth)]
         self.blocks = SteerableStack([*blocks, SteerableRMSNorm(token_type)])
         self.pool = InvariantPooling(token_type)
@@ -146,16 +147,3 @@ def steerable_block(
     """A pre-norm block of self-attention and the given feed-forward layer."""
     attention = SteerableSelfAttention(field_type, heads=heads, position=position, dropout=dropout)
     return SteerableTransformerBlock(attention, feedforward(field_type), drop_path=drop_path)
-
-
-def convolution_stem(
-    in_type: FieldType,
-    out_type: FieldType,
-    max_frequency: int,
-    *,
-    kernel_sizes: Sequence[int] = (9, 5),
-    strides: Sequence[int] = (2, 2),
-    image_size: int | None = None,
-) -> ConvolutionStem:
-    """A `ConvolutionStem` with these sizes: the factory that configurations name."""
-    return ConvolutionStem(in_type, out_type, kernel_sizes, strides, max_frequency, image_size)

@@ -38,7 +38,7 @@ class PlanarFunctions:
 
 @lru_cache(maxsize=256)
 def sampled_waves(functions: PlanarFunctions, radians: tuple[float, ...], first: int, samples: int | None) -> tuple:
-    """Synthesis matrix (n, r) and plane waves B(g) w_f (f, n, 2), float64, for frequencies `first`, `first` + 1, …
+    """Synthesis matrix (n, r) and plane waves B(g) w_f (n, f, 2), float64, for frequencies `first`, `first` + 1, …
 
     Frequency f has direction f golden angles: for finite groups one common direction would leave attention blind
     across it.
@@ -47,7 +47,7 @@ def sampled_waves(functions: PlanarFunctions, radians: tuple[float, ...], first:
     elements = group_samples(gspace.fibergroup, samples)
     directions = GOLDEN_ANGLE * (first + np.arange(len(radians)))
     waves = np.array(radians) * np.stack([np.cos(directions), np.sin(directions)])
-    turned = np.stack([(gspace.basespace_action(g) @ waves).T for g in elements], axis=1)
+    turned = np.stack([(gspace.basespace_action(g) @ waves).T for g in elements])
     return torch.from_numpy(synthesis_matrix(gspace.fibergroup, functions.irreps, elements)), torch.from_numpy(turned)
 
 
@@ -73,15 +73,17 @@ class FrequencyBlock:
         self.width = 2 * theta.shape[-1]
 
     def encode(self, coefficients: Tensor, turn: bool) -> Tensor:
-        """Coefficients (b, t, h, 2, F, r) to values (b, t, h, 2·f·n) on the samples, multiplied by the phases."""
-        values = synthesize(coefficients[..., self.frequencies, :], self.matrix).flatten(3)
+        """Coefficients (r, b, t, h, 2, F) to values (b, t, h, 2·n·f) on the samples, multiplied by the phases."""
+        values = synthesize(coefficients[..., self.frequencies], self.matrix)
+        values = values.permute(1, 2, 3, 4, 0, 5).flatten(3)
         return rotate_pairs(values, self.cos, self.sin) if turn else values
 
     def decode(self, values: Tensor, turn: bool) -> Tensor:
         """The inverse of `encode`, projected onto the band-limited functions."""
         if turn:
             values = rotate_pairs(values, self.cos, -self.sin)
-        return analyze(values.unflatten(-1, (2, -1, self.matrix.shape[0])), self.matrix)
+        values = values.unflatten(-1, (2, self.matrix.shape[0], -1))
+        return analyze(values.permute(4, 0, 1, 2, 3, 5), self.matrix)
 
 
 class Rotation:
@@ -95,14 +97,14 @@ class Rotation:
         self.blocks = blocks
 
     def encode(self, coefficients: Tensor, turn: bool = True) -> Tensor:
-        paired = coefficients.transpose(1, 2).unflatten(-2, (2, -1))
-        return _join([block.encode(paired, turn) for block in self.blocks], dim=-1).transpose(1, 2)
+        paired = coefficients.permute(4, 0, 2, 1, 3).unflatten(-1, (2, -1))
+        return _join([block.encode(paired, turn) for block in self.blocks]).transpose(1, 2)
 
     def decode(self, values: Tensor, turn: bool = True) -> Tensor:
         parts = values.transpose(1, 2).split([block.width for block in self.blocks], dim=-1)
         decoded = [block.decode(part, turn) for block, part in zip(self.blocks, parts, strict=True)]
-        return _join(decoded, dim=-2).flatten(-3, -2).transpose(1, 2)
+        return _join(decoded).flatten(-2).permute(1, 3, 2, 4, 0)
 
 
-def _join(parts: list[Tensor], dim: int) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+def _join(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
