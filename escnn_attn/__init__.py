@@ -16,7 +16,6 @@ from escnn_attn.transformer import SteerableStack, SteerableTransformerBlock
 from escnn_attn.version import __version__
 
 
-
 __all__ = [
     "BilinearFeedForward",
     "FourierFeedForward",

@@ -7,7 +7,8 @@ from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor, nn
 
 from escnn_attn.base import TokenModule
-from escnn_attn.fields import IsotypicLayout, max_frequency as highest_frequency, spectral_type
+from escnn_attn.fields import IsotypicLayout, spectral_type
+from escnn_attn.fields import max_frequency as highest_frequency
 from escnn_attn.functional import attend, attention_weights, from_coefficients, to_coefficients
 from escnn_attn.linear import IsotypicLinear
 from escnn_attn.positions import PositionEmbedding, RotaryEmbedding
@@ -92,7 +93,7 @@ class SteerableSelfAttention(TokenModule):
             position.encode_query(q, x), position.encode_key(k, x), position.encode_value(v, x),
             self.scale, mask, position.bias(x, x),
         )  # fmt: skip
-        coefficients = position.decode(out, x).permute(4, 0, 2, 1, 3) * self.gain[:, None]
+        coefficients = position.decode(out, x).permute(4, 0, 2, 1, 3) * self.gain[:, None].to(out.dtype)
         features = from_coefficients(coefficients.flatten(3), self.dims, self.copies)
         return self.dropout(tokens.with_features(self.project_out(features)))
 

@@ -8,6 +8,7 @@ from escnn.group import GroupElement
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from torch import Tensor, nn
 
+from escnn_attn.compat import one_state_dict
 from escnn_attn.fields import IsotypicLayout, require_planar
 from escnn_attn.tokens import Tokens, domain_of, from_tokens, grid_tokens, require_type, to_tokens
 
@@ -21,6 +22,9 @@ class TokenModule(EquivariantModule):
         in_type: field type of the input.
         out_type: field type of the output.
     """
+
+    in_type: FieldType
+    out_type: FieldType
 
     def __init__(self, in_type: FieldType, out_type: FieldType) -> None:
         super().__init__()
@@ -65,7 +69,9 @@ class TokenModule(EquivariantModule):
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the output for an input (b, c, height, width) or (points, c)."""
         if len(input_shape) not in (2, 4) or input_shape[1] != self.in_type.size:
-            raise ValueError(f"expected a shape (b, {self.in_type.size}, h, w) or (points, {self.in_type.size}), got {input_shape}")
+            raise ValueError(
+                f"expected a shape (b, {self.in_type.size}, h, w) or (points, {self.in_type.size}), got {input_shape}"
+            )
         return (input_shape[0], self.out_type.size, *input_shape[2:])
 
     def extra_repr(self) -> str:
@@ -121,8 +127,14 @@ class SequentialModule(escnn.nn.SequentialModule):
         torch.Size([5, 8])
     """
 
+    in_type: FieldType
+
+    def __init__(self, *modules: EquivariantModule) -> None:
+        super().__init__(*modules)
+        one_state_dict(self)
+
     def forward(self, x: GeometricTensor, **context: Tensor | int | None) -> GeometricTensor:
         require_type(x, self.in_type)
-        for module in self._modules.values():
+        for module in filter(None, self._modules.values()):
             x = module(x, **context) if isinstance(module, TokenModule | SequentialModule) else module(x)
         return x

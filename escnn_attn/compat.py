@@ -1,5 +1,7 @@
 """Guards against known faults of escnn 1.0.11, applied once when `escnn_attn` is imported."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 if int(np.__version__.split(".")[0]) >= 2:
@@ -10,7 +12,7 @@ if int(np.__version__.split(".")[0]) >= 2:
 
 import escnn.group._numerical
 from escnn.nn import FieldType
-from torch import nn
+from torch import Tensor, nn
 
 # escnn issue 112: the randomized solver of scikit-learn, when it is importable, returns np.matrix and kernel bases
 # of O(2) and D_N crash. Without it escnn takes scipy's, which works.
@@ -25,8 +27,6 @@ def _share(field_type: FieldType, memo: dict) -> FieldType:
 
 FieldType.__deepcopy__ = _share  # pyright: ignore[reportAttributeAccessIssue]
 
-EXPANDED = ("filter", "expanded_bias")
-
 
 def one_state_dict(module: nn.Module) -> None:
     """Gives a module with escnn convolutions the same `state_dict` in train and eval mode (escnn issue 1).
@@ -35,21 +35,21 @@ def one_state_dict(module: nn.Module) -> None:
     weights, so it is left out when saving, and ignored (and rebuilt, in eval mode) when loading.
     """
 
-    def is_expanded(owner: nn.Module, name: str) -> bool:
-        return name in EXPANDED and hasattr(owner, "basisexpansion")
+    def expanded(owner: nn.Module, prefix: str) -> Iterator[tuple[str, Tensor | None]]:
+        for name, child in owner.named_modules(prefix=prefix.removesuffix(".")):
+            if hasattr(child, "basisexpansion"):
+                for buffer in ("filter", "expanded_bias"):
+                    yield f"{name}.{buffer}".removeprefix("."), child._buffers.get(buffer)
 
     def leave_out(owner: nn.Module, state: dict, prefix: str, _metadata: dict) -> None:
-        for name, child in owner.named_modules():
-            for buffer in filter(lambda b, c=child: is_expanded(c, b), EXPANDED):
-                state.pop(f"{prefix}{name}.{buffer}" if name else f"{prefix}{buffer}", None)
+        for key, _ in expanded(owner, prefix):
+            state.pop(key, None)
 
     def supply(owner: nn.Module, state: dict, prefix: str, *_: object) -> None:
-        for name, child in owner.named_modules():
-            for buffer in filter(lambda b, c=child: is_expanded(c, b), EXPANDED):
-                key = f"{prefix}{name}.{buffer}" if name else f"{prefix}{buffer}"
-                state.pop(key, None)
-                if child._buffers.get(buffer) is not None:
-                    state[key] = child._buffers[buffer]
+        for key, value in expanded(owner, prefix):
+            state.pop(key, None)
+            if value is not None:
+                state[key] = value
 
     def rebuild(owner: nn.Module, _incompatible: object) -> None:
         if not owner.training:

@@ -39,8 +39,8 @@ def planar_gspace(name: str) -> GSpace2D:
     return (rot2dOnR2 if family == "C" else flipRot2dOnR2)(int(order))
 
 
-def require_planar(field_type: FieldType) -> None:
-    """Raises a TypeError unless the type lives on the plane, the base space this library is for."""
+def require_planar(field_type: FieldType) -> GSpace2D:
+    """The gspace of a type on the plane, the base space this library is for; a TypeError for any other."""
     if not isinstance(field_type, FieldType):
         raise TypeError(f"expected an escnn.nn.FieldType, got {type(field_type).__name__}")
     if not isinstance(field_type.gspace, GSpace2D):
@@ -48,6 +48,7 @@ def require_planar(field_type: FieldType) -> None:
             f"expected a field type on the plane (trivialOnR2, rot2dOnR2, flip2dOnR2 or flipRot2dOnR2 of escnn.gspaces), "
             f"got one on {field_type.gspace}"
         )
+    return field_type.gspace
 
 
 def frequency(group: Group, irrep: IrrepId) -> int:

@@ -55,18 +55,16 @@ class IsotypicLinear(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, features: Features) -> Features:
-        outputs = [self._irrep(i, features) for i in range(len(self.widths))]
-        if self.trivial is not None:
-            outputs[self.trivial] = outputs[self.trivial] + self.bias
-        return tuple(outputs)
+        mapped = {i: self._map(i, features[source]) for i, source in enumerate(self.sources) if source is not None}
+        like = next(iter(mapped.values()), features[0])
+        tokens = like.shape[1:3]
+        outputs = [mapped.get(i, like.new_zeros(())) for i in range(len(self.widths))]
+        if self.trivial is not None and self.bias is not None:
+            outputs[self.trivial] = outputs[self.trivial] + self.bias.to(like.dtype)
+        return tuple(out.expand(d, *tokens, m) for out, d, m in zip(outputs, self.dims, self.widths, strict=True))
 
-    def _irrep(self, index: int, features: Features) -> Tensor:
-        source = self.sources[index]
-        if source is None:
-            like = features[0]
-            return like.new_zeros(self.dims[index], *like.shape[1:3], self.widths[index])
-        endomorphisms = self.endomorphisms[index]
-        return isotypic_linear(features[source], self.weights[index], endomorphisms.value)
+    def _map(self, index: int, feature: Tensor) -> Tensor:
+        return isotypic_linear(feature, self.weights[index], self.endomorphisms[index].get_buffer("value"))
 
 
 class SteerableLinear(TokenModule):

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import escnn.nn
 import torch
-from escnn.gspaces import GSpace, GSpace2D
+from escnn.group import GroupElement
+from escnn.gspaces import GSpace
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from torch import Tensor, nn
 
@@ -12,10 +13,12 @@ from escnn_attn.attention import Position, SteerableSelfAttention
 from escnn_attn.base import TokenModule
 from escnn_attn.compat import one_state_dict
 from escnn_attn.feedforward import BilinearFeedForward
-from escnn_attn.fields import fourier_type, max_frequency as max_frequency_of, planar_gspace, require_planar
+from escnn_attn.fields import fourier_type, planar_gspace, require_planar
+from escnn_attn.fields import max_frequency as max_frequency_of
 from escnn_attn.norm import SteerableRMSNorm
 from escnn_attn.pooling import InvariantPooling
 from escnn_attn.positions import RotaryEmbedding
+from escnn_attn.testing import assert_equivariant
 from escnn_attn.tokens import grid_tokens, require_type
 from escnn_attn.transformer import SteerableStack, SteerableTransformerBlock
 
@@ -48,7 +51,7 @@ def convolution_stem(
     if not kernel_sizes or len(kernel_sizes) != len(strides) or any(k % 2 == 0 for k in kernel_sizes):
         raise ValueError(f"expected as many odd kernel sizes as strides, got {kernel_sizes} and {strides}")
     channels = max(1, len(out_type) // 2) if hidden_channels is None else hidden_channels
-    hidden = FieldType(out_type.gspace, out_type.representations[:1] * channels)
+    hidden = FieldType(out_type.gspace, [out_type.representations[0]] * channels)
     layers: list[EquivariantModule] = [] if image_size is None else [escnn.nn.MaskModule(in_type, image_size, margin=0)]
     types = [in_type, *[hidden] * (len(strides) - 1), out_type]
     for index, (size, stride) in enumerate(zip(kernel_sizes, strides, strict=True)):
@@ -90,6 +93,9 @@ class SteerableTransformer(EquivariantModule):
         >>> model(torch.randn(2, 1, 29, 29)).shape
         torch.Size([2, 10])
     """
+
+    in_type: FieldType
+    out_type: FieldType
 
     def __init__(
         self,
@@ -133,6 +139,10 @@ class SteerableTransformer(EquivariantModule):
 
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, int]:
         return (input_shape[0], self.out_type.size)
+
+    def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
+        """Checks that quarter turns and flips, as far as the group has them, leave the logits within `rtol`."""
+        return assert_equivariant(self, size=29, tolerance=rtol)
 
 
 def steerable_block(

@@ -108,7 +108,9 @@ class RotaryEmbedding(PositionEmbedding):
     ) -> None:
         super().__init__(head_type, heads)
         if self.channels % 2:
-            raise ValueError(f"a rotary embedding pairs channels: expected an even number of head channels, got {self.channels}")
+            raise ValueError(
+                f"a rotary embedding pairs channels: expected an even number of head channels, got {self.channels}"
+            )
         shortest, longest = wavelengths
         if not 0 < shortest <= longest:
             raise ValueError(f"expected wavelengths 0 < shortest <= longest, got {wavelengths}")

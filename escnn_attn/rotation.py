@@ -9,6 +9,7 @@ from escnn.gspaces import GSpace2D
 from escnn.nn import FieldType
 from torch import Tensor
 
+from escnn_attn.fields import require_planar
 from escnn_attn.functional import analyze, rotate_pairs, synthesize
 from escnn_attn.sampling import IrrepId, group_samples, synthesis_matrix
 
@@ -29,7 +30,7 @@ class PlanarFunctions:
 
     @classmethod
     def of(cls, head_type: FieldType) -> "PlanarFunctions":
-        return cls(head_type.gspace._sg_id, tuple(dict.fromkeys(head_type.representations[0].irreps)))
+        return cls(require_planar(head_type)._sg_id, tuple(dict.fromkeys(head_type.representations[0].irreps)))
 
     @property
     def continuous(self) -> bool:

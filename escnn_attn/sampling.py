@@ -59,7 +59,9 @@ def rotation_order(group: Group) -> int:
 def band_limited_irreps(group: Group, max_frequency: int) -> list[IrrepId]:
     """Ids of all irreps of frequency at most `max_frequency`, in escnn's order."""
     limit = band_limit(group)
-    return group.bl_irreps(max_frequency if limit is None else min(max_frequency, limit))
+    return group.bl_irreps(  # pyright: ignore[reportAttributeAccessIssue] (every planar group has it)
+        max_frequency if limit is None else min(max_frequency, limit)
+    )
 
 
 def group_samples(group: Group, samples: int | None = None) -> list[GroupElement]:

@@ -6,7 +6,7 @@ On point clouds any element of the group acts exactly. On grids only elements th
 
 import copy
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -50,25 +50,27 @@ def equivariance_error(
     Raises:
         ValueError: if an element does not act exactly on a grid.
     """
+    in_type = _in_type(module)
     module = copy.deepcopy(module).to(dtype).eval()
-    group = module.in_type.fibergroup
     rng = np.random.default_rng(seed)
     if elements is None:
-        elements = lattice_elements(module.in_type.gspace) if domain == "grid" else random_elements(group, 8, rng)
+        elements = lattice_elements(in_type.gspace) if domain == "grid" else random_elements(in_type.fibergroup, 8, rng)
     draw = torch.Generator().manual_seed(seed)
     if domain == "points":
-        features = torch.randn(4 * size, module.in_type.size, dtype=dtype, generator=draw)
+        features = torch.randn(4 * size, in_type.size, dtype=dtype, generator=draw)
         radius = 3 * torch.rand(4 * size, 1, dtype=dtype, generator=draw).sqrt()
         angle = 2 * np.pi * torch.rand(4 * size, 1, dtype=dtype, generator=draw)
-        x = GeometricTensor(features, module.in_type, torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1))
+        x = GeometricTensor(features, in_type, torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1))
     else:
-        x = module.in_type(torch.randn(batch, module.in_type.size, size, size, dtype=dtype, generator=draw))
+        x = in_type(torch.randn(batch, in_type.size, size, size, dtype=dtype, generator=draw))
     with torch.no_grad():
         reference = module(x)
         return [(g, _relative(module(transform(x, g)), transform(reference, g))) for g in elements]
 
 
-def assert_equivariant(module: EquivariantModule, *, tolerance: float | None = None, **how: object) -> list[tuple[GroupElement, float]]:
+def assert_equivariant(
+    module: EquivariantModule, *, tolerance: float | None = None, **how: Any
+) -> list[tuple[GroupElement, float]]:
     """Asserts that every `equivariance_error` of a module is at most `tolerance`.
 
     Args:
@@ -93,12 +95,12 @@ def assert_equivariant(module: EquivariantModule, *, tolerance: float | None = N
         tolerance = max(TOLERANCE[how.get("dtype", torch.float64)], stated)
     errors = equivariance_error(module, **how)
     if not errors:
-        raise AssertionError(f"no element of {module.in_type.fibergroup} was tested: equivariance was not checked")
+        raise AssertionError(f"no element of {_in_type(module).fibergroup} was tested: equivariance was not checked")
     worst, error = max(errors, key=lambda pair: pair[1] if np.isfinite(pair[1]) else np.inf)
     if not error <= tolerance:
         raise AssertionError(
             f"{type(module).__name__} is not equivariant: relative error {error:.2e} > {tolerance:.2e} for the element {worst} "
-            f"of {module.in_type.fibergroup}"
+            f"of {_in_type(module).fibergroup}"
         )
     return errors
 
@@ -162,6 +164,12 @@ def transform(x: GeometricTensor | Tensor, element: GroupElement) -> GeometricTe
 def _act_on_fibres(field_type: FieldType, x: Tensor, element: GroupElement) -> Tensor:
     matrix = torch.as_tensor(np.asarray(field_type.fiber_representation(element)), dtype=x.dtype)
     return torch.einsum("oi,bi...->bo...", matrix, x).contiguous()
+
+
+def _in_type(module: EquivariantModule) -> FieldType:
+    if not isinstance(module.in_type, FieldType):
+        raise TypeError(f"{type(module).__name__} has no in_type: its equivariance is not defined")
+    return module.in_type
 
 
 def _is_signed_permutation(matrix: np.ndarray) -> bool:

@@ -175,4 +175,5 @@ def from_tokens(tokens: Tokens, field_type: FieldType, layout: IsotypicLayout, d
     x = layout.merge(tokens.features)
     if tokens.mask is not None:
         x = x.masked_fill(~tokens.mask[:, None], 0)
-    return GeometricTensor(domain.collect(x), field_type, domain.coords)
+    coords = {} if domain.coords is None else {"coords": domain.coords}
+    return GeometricTensor(domain.collect(x), field_type, **coords)

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from escnn_attn.attention import SteerableSelfAttention
 from escnn_attn.base import TokenModule
 from escnn_attn.norm import SteerableRMSNorm
 from escnn_attn.tokens import Tokens
@@ -68,6 +67,7 @@ class SteerableStack(TokenModule):
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         for layer in self.layers:
+            assert isinstance(layer, TokenModule)
             tokens = layer.forward_tokens(tokens)
         return tokens
 

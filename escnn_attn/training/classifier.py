@@ -39,9 +39,8 @@ class ImageClassifier(pl.LightningModule):
         test_sets = tuple(test_sets)
         self.save_hyperparameters({**_arguments(locals()), "test_sets": list(test_sets)})
         self.model: nn.Module = instantiate(model)
-        self.accuracy = nn.ModuleDict(
-            {f"{name}_accuracy": MulticlassAccuracy(classes, average="micro") for name in ("train", "validation", *test_sets)}
-        )
+        for name in ("train", "validation", *test_sets):
+            self.add_module(f"{name}_accuracy", MulticlassAccuracy(classes, average="micro"))
         self.test_sets = test_sets
 
     def forward(self, images: Tensor) -> Tensor:
@@ -61,9 +60,9 @@ class ImageClassifier(pl.LightningModule):
         images, labels = batch
         logits = self(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        metric = self.accuracy[f"{stage}_accuracy"]
+        metric: MulticlassAccuracy = getattr(self, f"{stage}_accuracy")
         metric(logits, labels)
-        how: dict[str, Any] = dict(on_step=False, on_epoch=True, add_dataloader_idx=False, batch_size=len(labels))
+        how: dict[str, Any] = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False, "batch_size": len(labels)}
         self.log(f"{stage}/loss", loss, sync_dist=True, **how)
         self.log(f"{stage}/accuracy", metric, prog_bar=True, **how)
         return loss

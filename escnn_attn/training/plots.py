@@ -6,9 +6,9 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
-from escnn_attn.training.mnist import write_aside  # noqa: E402
+from escnn_attn.training.mnist import write_aside
 
 
 def plot_accuracy_by_angle(results: list[dict[str, Any]], path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
@@ -39,7 +40,9 @@ def train(config: DictConfig) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(config.threads)
     datamodule: DigitsDataModule = instantiate(config.data)
-    module: ImageClassifier = instantiate(config.module, _recursive_=False, _convert_="all", test_sets=list(datamodule.test_sets))
+    module: ImageClassifier = instantiate(
+        config.module, _recursive_=False, _convert_="all", test_sets=list(datamodule.test_sets)
+    )
     trainer: pl.Trainer = instantiate(config.trainer)
     start = time.monotonic()
     trainer.fit(module, datamodule, ckpt_path=config.ckpt_path)
@@ -97,7 +100,7 @@ def accuracy_by_angle(module: ImageClassifier, datamodule: DigitsDataModule, ima
     module.eval()
     accuracies = []
     for angle in ANGLES:
-        rotated = rotate_images(upright, [angle] * len(upright))
+        rotated = rotate_images(upright, np.full(len(upright), angle))
         logits = torch.cat([module(batch) for batch in to_input(rotated).split(256)])
         accuracies.append(float((logits.argmax(dim=1) == truth).float().mean()))
     return accuracies

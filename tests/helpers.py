@@ -1,0 +1,51 @@
+"""Field types of every kind, and plain measurements, for all tests."""
+
+import numpy as np
+import torch
+from escnn.group import change_basis
+from escnn.nn import FieldType, GeometricTensor
+
+from escnn_attn import fourier_type, planar_gspace
+
+GROUPS = ["trivial", "C1", "C2", "C3", "C8", "D1", "D2", "D3", "D4", "SO2", "O2"]
+
+
+def mixed_type(name: str, copies: int = 1) -> FieldType:
+    """Irreps, Fourier, and (finite groups) regular and quotient fields, and one in a basis that is not orthogonal."""
+    gspace = planar_gspace(name)
+    group = gspace.fibergroup
+    fields = [gspace.trivial_repr] * 2
+    if group.continuous:
+        irreps = [group.irrep(*i) for i in group.bl_irreps(2)]
+        fourier = list(fourier_type(gspace, 2, 2).representations)
+    else:
+        irreps = list(group.irreps())
+        fourier = [group.regular_representation] * 2
+        if name == "D4":
+            fourier.append(group.quotient_representation((None, 2)))
+    shear = np.eye(fourier[0].size) + 0.3 * np.triu(np.ones((fourier[0].size, fourier[0].size)), 1)
+    skewed = change_basis(fourier[0], shear, name=f"skewed_{name}")
+    fields = [irreps[-1], *fourier, gspace.trivial_repr, *irreps, skewed, fourier[0]]
+    return FieldType(gspace, fields * copies)
+
+
+def cloud(field_type: FieldType, points: int = 23, radius: float = 3.0, seed: int = 0) -> GeometricTensor:
+    draw = torch.Generator().manual_seed(seed)
+    coords = torch.rand(points, 2, generator=draw, dtype=torch.float64) * 2 - 1
+    coords = coords * radius / coords.norm(dim=1).max()
+    return GeometricTensor(torch.randn(points, field_type.size, generator=draw, dtype=torch.float64), field_type, coords)
+
+
+def worst(errors: list) -> float:
+    return max(error for _, error in errors)
+
+
+def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((actual - expected).norm() / expected.norm()).item()
+
+
+def assert_every_parameter_has_gradient(module: torch.nn.Module) -> None:
+    for name, parameter in module.named_parameters():
+        if parameter.numel():
+            assert parameter.grad is not None, f"{name} has no gradient"
+            assert parameter.grad.abs().sum() > 0, f"{name} has a zero gradient"

@@ -1,0 +1,140 @@
+"""The checker catches a broken twin of each module."""
+
+import pytest
+import torch
+from escnn.nn import EquivariantModule, FieldType
+
+from escnn_attn import (
+    BilinearFeedForward,
+    FourierFeedForward,
+    GatedFeedForward,
+    InvariantPooling,
+    SteerableLinear,
+    SteerableRMSNorm,
+    SteerableSelfAttention,
+    SteerableTransformer,
+    fourier_type,
+    planar_gspace,
+    steerable_block,
+)
+from escnn_attn.testing import assert_equivariant, lattice_elements, transform
+
+from .helpers import cloud, relative
+
+TYPE = fourier_type(planar_gspace("SO2"), 4, 2)
+
+
+def spoil_constant(constant):
+    """Rounds a table to one digit."""
+    constant._exact = torch.round(constant._exact * 10) / 10 + 0.01
+    constant.value = constant._exact.to(constant.value)
+
+
+def break_linear(linear):
+    """Mixes the components of an irrep by a matrix that does not commute with rotations."""
+    basis = getattr(linear, "core", linear).endomorphisms[-1]
+    basis._exact[1] = torch.tensor([[1.0, 0.0], [0.3, 1.0]])
+    basis.value = basis._exact.float()
+
+
+def break_norm(norm):
+    """Normalises components, not copies."""
+    norm.forward_tokens = lambda tokens: tokens.with_features(tuple(f / (1 + f.abs()) for f in tokens.features))
+
+
+def break_attention(attention):
+    """Samples the group for far shorter distances than those at hand."""
+    attention.position.radians = [6.0]
+    attention.position.max_distance = 0.01
+
+
+def break_pooling(pooling):
+    pooling.trivial = [True] * len(pooling.trivial)  # the first component instead of the norm
+
+
+BROKEN = {
+    "linear": (lambda: SteerableLinear(TYPE, TYPE), break_linear),
+    "norm": (lambda: SteerableRMSNorm(TYPE), break_norm),
+    "attention": (lambda: SteerableSelfAttention(TYPE, heads=2), break_attention),
+    "attention out": (lambda: SteerableSelfAttention(TYPE, heads=2), lambda m: break_linear(m.project_out)),
+    "bilinear": (lambda: BilinearFeedForward(TYPE), lambda m: spoil_constant(m.matrix)),
+    "gated": (lambda: GatedFeedForward(TYPE), lambda m: break_linear(m.project_in)),
+    "fourier": (lambda: FourierFeedForward(TYPE), lambda m: spoil_constant(m.matrix)),
+    "pooling": (lambda: InvariantPooling(TYPE), break_pooling),
+    "block": (lambda: steerable_block(TYPE, heads=2), lambda m: break_linear(m.feedforward.project_out)),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_twin_is_caught(name):
+    build, spoil = BROKEN[name]
+    module = build()
+    assert_equivariant(module, domain="points")
+    module.check_equivariance()
+    spoil(module)
+    with pytest.raises(AssertionError, match="is not equivariant: relative error"):
+        assert_equivariant(module, domain="points")
+    with pytest.raises(AssertionError, match="is not equivariant: relative error"):
+        module.check_equivariance()
+
+
+def test_a_network_with_a_broken_convolution_is_caught():
+    model = SteerableTransformer("SO2", channels=2, max_frequency=1, depth=1)
+    assert_equivariant(model, dtype=torch.float32, size=29)
+    model.train = lambda mode=True: model  # keeps the filters below
+    model.eval = model.train
+    for module in model.modules():
+        if hasattr(module, "basisexpansion"):
+            module.training = False
+            module.filter = torch.randn_like(module.filter)
+    with pytest.raises(AssertionError, match="not equivariant"):
+        assert_equivariant(model, dtype=torch.float32, size=29)
+
+
+class Constant(EquivariantModule):
+    def __init__(self, value):
+        super().__init__()
+        self.in_type = self.out_type = TYPE
+        self.value = value
+
+    def forward(self, x):
+        return self.in_type(torch.full_like(x.tensor, self.value), x.coords)
+
+    def evaluate_output_shape(self, input_shape):
+        return input_shape
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_an_output_that_says_nothing_is_not_a_pass(value):
+    with pytest.raises(AssertionError, match="says nothing"):
+        assert_equivariant(Constant(value), domain="points")
+
+
+def test_checking_no_element_is_not_a_pass():
+    with pytest.raises(AssertionError, match="no element"):
+        assert_equivariant(SteerableLinear(TYPE, TYPE), elements=[])
+
+
+def test_elements_that_move_pixels_off_the_grid_are_refused():
+    x = TYPE(torch.randn(1, TYPE.size, 3, 3))
+    with pytest.raises(ValueError, match="test it on points"):
+        transform(x, TYPE.fibergroup.element(0.3))
+
+
+@pytest.mark.parametrize(("group", "count"), [("SO2", 4), ("O2", 8), ("C8", 4), ("D4", 8), ("C3", 1), ("D1", 2)])
+def test_lattice_elements(group, count):
+    assert len(lattice_elements(planar_gspace(group))) == count
+
+
+def test_transform_agrees_with_rot90_and_escnn():
+    gspace = planar_gspace("C4")
+    t = FieldType(gspace, [gspace.trivial_repr, gspace.irrep(1)])
+    x = t(torch.randn(2, 3, 5, 5))
+    quarter = gspace.fibergroup.element(1)
+    assert torch.equal(transform(x, quarter).tensor[:, 0], x.tensor[:, 0].rot90(1, (-2, -1)))
+    assert relative(transform(x, quarter).tensor, x.transform(quarter).tensor) < 1e-5
+    points = cloud(fourier_type(planar_gspace("O2"), 4, 2))
+    g = points.type.fibergroup.element((1, 0.7))
+    theirs = points.transform(g)
+    assert relative(transform(points, g).tensor, theirs.tensor) < 1e-12
+    assert relative(transform(points, g).coords, theirs.coords) < 1e-12

@@ -1,0 +1,259 @@
+"""Blocks, stacks, whole networks, and chains with escnn's modules."""
+
+import copy
+import io
+import pickle
+from functools import partial
+
+import escnn.nn
+import pytest
+import torch
+from escnn.nn import FieldType
+
+from escnn_attn import (
+    BilinearFeedForward,
+    FourierFeedForward,
+    GatedFeedForward,
+    InvariantPooling,
+    QueryKeyRotaryEmbedding,
+    RotaryEmbedding,
+    SequentialModule,
+    SteerableLinear,
+    SteerableRMSNorm,
+    SteerableSelfAttention,
+    SteerableStack,
+    SteerableTransformer,
+    SteerableTransformerBlock,
+    convolution_stem,
+    fourier_type,
+    planar_gspace,
+    steerable_block,
+)
+from escnn_attn.testing import assert_equivariant, equivariance_error, random_elements, transform
+
+from .helpers import assert_every_parameter_has_gradient, cloud, relative, worst
+
+FEEDFORWARDS = {"bilinear": BilinearFeedForward, "gated": GatedFeedForward, "fourier": FourierFeedForward}
+
+
+def small_model(group: str, **options) -> SteerableTransformer:
+    return SteerableTransformer(group, channels=4, max_frequency=2, depth=2, block=partial(steerable_block, heads=2), **options)
+
+
+@pytest.mark.parametrize("name", ["SO2", "O2"])
+@pytest.mark.parametrize("feedforward", FEEDFORWARDS)
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
+def test_four_blocks_at_arbitrary_positions_keep_the_tolerance_asked(name, feedforward, tolerance, rng):
+    """The whole tensor-level core: blocks and pooling, for continuous elements, in float64."""
+    t = fourier_type(planar_gspace(name), 6, 3)
+    layer = FEEDFORWARDS[feedforward]
+    layer = partial(layer, tolerance=tolerance) if feedforward == "fourier" else layer
+    block = partial(steerable_block, heads=2, feedforward=layer, position=partial(RotaryEmbedding, tolerance=tolerance))
+    stack = SteerableStack([block(t) for _ in range(4)]).double()
+    pool, x = InvariantPooling(t).double(), cloud(t, points=40, radius=5.0)
+    with torch.no_grad():
+        y = stack(x)
+        for g in random_elements(t.fibergroup, 4, rng):
+            moved = stack(transform(x, g))
+            assert relative(moved.tensor, transform(y, g).tensor) < 10 * tolerance
+            assert relative(pool(moved).tensor, pool(y).tensor) < 10 * tolerance
+
+
+def test_a_stack_converts_once_and_equals_its_blocks():
+    t = fourier_type(planar_gspace("D4"), 3)
+    blocks = [steerable_block(t, heads=1) for _ in range(2)]
+    x = t(torch.randn(2, t.size, 5, 5))
+    assert relative(SteerableStack(blocks)(x).tensor, blocks[1](blocks[0](x)).tensor) < 1e-5
+
+
+def test_a_block_refuses_modules_of_other_types():
+    gspace = planar_gspace("C4")
+    one, other = fourier_type(gspace, 2), fourier_type(gspace, 3)
+    with pytest.raises(TypeError, match="a residual block keeps its type"):
+        SteerableTransformerBlock(SteerableSelfAttention(one, heads=1), BilinearFeedForward(other))
+    with pytest.raises(TypeError, match="a residual block keeps its type"):
+        SteerableTransformerBlock(SteerableSelfAttention(one, other, heads=1), BilinearFeedForward(one))
+
+
+def test_drop_path_skips_a_branch_for_whole_samples():
+    t = fourier_type(planar_gspace("C4"), 2, 2)
+    block = steerable_block(t, heads=1, drop_path=0.5)
+    x = t(torch.randn(64, t.size, 3, 3))
+    unchanged = (block(x).tensor == x.tensor).flatten(1)
+    assert torch.equal(unchanged.all(1), unchanged.any(1))
+    assert 0.1 < unchanged.all(1).double().mean() < 0.45
+    assert not (block.eval()(x).tensor == x.tensor).any()
+
+
+@pytest.mark.parametrize("group", ["SO2", "O2", "C8", "D4", "C3", "trivial"])
+def test_logits_are_invariant_in_float32(group):
+    """29 × 29, random weights: quarter turns and flips, as far as the group has them."""
+    errors = equivariance_error(small_model(group), dtype=torch.float32, size=29)
+    assert len(errors) == {"SO2": 4, "O2": 8, "C8": 4, "D4": 8, "C3": 1, "trivial": 1}[group]
+    assert worst(errors) < 1e-5
+
+
+def test_the_plain_transformer_is_not_invariant():
+    model = small_model("trivial").eval()
+    x = torch.randn(1, 1, 29, 29)
+    assert relative(model(x.rot90(1, (2, 3))), model(x)) > 1e-2
+
+
+@pytest.mark.parametrize("group", ["trivial", "D4", "SO2"])
+def test_every_parameter_of_the_network_is_trained(group):
+    model = small_model(group)
+    model(torch.randn(2, 1, 29, 29)).pow(2).sum().backward()
+    assert_every_parameter_has_gradient(model)
+
+
+@pytest.mark.parametrize("group", ["SO2", "D4"])
+@pytest.mark.parametrize("saved", ["train", "eval"])
+@pytest.mark.parametrize("loaded", ["train", "eval"])
+def test_one_state_dict_for_both_modes(group, saved, loaded):
+    source, target = small_model(group), small_model(group)
+    target(torch.randn(1, 1, 29, 29))
+    source.train(saved == "train")
+    target.train(loaded == "train")
+    buffer = io.BytesIO()
+    torch.save(source.state_dict(), buffer)
+    buffer.seek(0)
+    target.load_state_dict(torch.load(buffer, weights_only=True))
+    x = torch.randn(1, 1, 29, 29)
+    assert torch.equal(target.eval()(x), source.eval()(x))
+    assert source.train().state_dict().keys() == source.eval().state_dict().keys()
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_copies_in_either_mode(mode):
+    model = small_model("O2").train(mode)
+    twin = copy.deepcopy(model)
+    x = torch.randn(1, 1, 29, 29)
+    assert torch.equal(twin(x), model(x))
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(1)
+    assert not torch.equal(twin.train().eval()(x), model.eval()(x))
+
+
+def test_double_on_one_model_leaves_others_alone():
+    one, other = small_model("SO2"), small_model("SO2")
+    equivariance_error(one, size=29)
+    assert one(torch.randn(1, 1, 29, 29)).dtype == torch.float32
+    assert other(torch.randn(1, 1, 29, 29)).dtype == torch.float32
+
+
+def test_autocast_of_the_network():
+    model = small_model("SO2").eval()
+    x = torch.randn(2, 1, 29, 29)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = model(x)
+    assert low.dtype == torch.bfloat16
+    assert relative(low.float(), model(x)) < 5e-2
+
+
+def test_wrong_images_are_refused():
+    with pytest.raises(ValueError, match=r"expected images \(b, 1, h, w\)"):
+        small_model("C4")(torch.randn(2, 3, 29, 29))
+    with pytest.raises(ValueError, match="odd kernel sizes"):
+        small_model("C4", stem=partial(convolution_stem, kernel_sizes=(4, 5)))
+
+
+def chain(group: str) -> SequentialModule:
+    gspace = planar_gspace(group)
+    t = fourier_type(gspace, 4, 2 if group in ("SO2", "O2") else None)
+    image = FieldType(gspace, [gspace.trivial_repr])
+    nonlinear = (
+        escnn.nn.FourierELU(gspace, 4, irreps=gspace.fibergroup.bl_irreps(2), type="regular", N=16)
+        if group in ("SO2", "O2")
+        else escnn.nn.ELU(t)
+    )
+    return SequentialModule(
+        escnn.nn.R2Conv(image, t, 5, stride=2, padding=2),
+        steerable_block(t, heads=2),
+        nonlinear,
+        SteerableRMSNorm(t),
+        escnn.nn.R2Conv(t, t, 3, padding=1),
+        SteerableSelfAttention(t, heads=2),
+        SteerableLinear(t, image),
+        escnn.nn.R2Conv(image, image, 3, padding=1),
+    )
+
+
+@pytest.mark.parametrize("group", ["SO2", "O2", "D4"])
+def test_between_modules_of_escnn_in_both_orders(group):
+    module = chain(group)
+    assert_equivariant(module, dtype=torch.float32, size=15)
+    plain = escnn.nn.SequentialModule(*chain(group).children())
+    assert_equivariant(plain, dtype=torch.float32, size=15)
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
+    x, target = module.in_type(torch.randn(4, 1, 15, 15)), torch.randn(4, 1, 8, 8)
+    losses = []
+    for _ in range(15):
+        loss = (module(x).tensor - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+    assert_equivariant(module, dtype=torch.float32, size=15)
+
+
+@pytest.mark.parametrize("group", ["SO2", "D4"])
+def test_each_module_passes_its_own_check(group):
+    t = fourier_type(planar_gspace(group), 2, 2 if group == "SO2" else None)
+    modules = [SteerableLinear(t, t), SteerableRMSNorm(t), SteerableSelfAttention(t, heads=1), steerable_block(t, heads=1)]
+    modules += [layer(t) for layer in FEEDFORWARDS.values()] + [InvariantPooling(t)]
+    for module in modules:
+        assert len(module.check_equivariance()) > 4
+    assert len(small_model(group).check_equivariance()) == (4 if group == "SO2" else 8)
+
+
+def test_sequential_module_passes_batch_on():
+    t = fourier_type(planar_gspace("C3"), 2)
+    attention = SteerableSelfAttention(t, heads=1).double()
+    x, batch = cloud(t, points=6), torch.tensor([0, 0, 1, 1, 1, 0])
+    outer = SequentialModule(SequentialModule(attention))
+    assert torch.equal(outer(x, batch=batch).tensor, attention(x, batch=batch).tensor)
+    assert not torch.equal(outer(x).tensor, attention(x, batch=batch).tensor)
+
+
+def test_sequential_module_loads_a_state_of_the_other_mode():
+    source, target = chain("D4"), chain("D4").eval()
+    target.load_state_dict(source.eval().state_dict())
+    source.train()
+    target.load_state_dict(source.state_dict())
+    x = source.in_type(torch.randn(1, 1, 15, 15))
+    assert torch.equal(source.eval()(x).tensor, target(x).tensor)
+
+
+@pytest.mark.parametrize("group", ["SO2", "D4"])
+def test_exported_modules_are_plain_and_equal(group):
+    t = fourier_type(planar_gspace(group), 2, 2 if group == "SO2" else None)
+    x = torch.randn(2, t.size, 7, 7)
+    for module in [steerable_block(t, heads=1), SteerableLinear(t, t), FourierFeedForward(t), GatedFeedForward(t)]:
+        exported = pickle.loads(pickle.dumps(module.export()))
+        assert not any(isinstance(part, escnn.nn.R2Conv) for part in exported.modules())
+        assert relative(exported(x), module.eval()(t(x)).tensor) < 1e-6
+        exported(torch.randn(1, t.size, 5, 5))
+    chained = SequentialModule(escnn.nn.R2Conv(t, t, 3), steerable_block(t, heads=1)).eval()
+    assert relative(chained.export()(x), chained(t(x)).tensor) < 1e-5
+
+
+def test_plain_rotary_positions_see_direction():
+    """The baseline's embedding tells left from right: it is not a function of distance alone."""
+    t = fourier_type(planar_gspace("trivial"), 8)
+    module = SteerableSelfAttention(t, heads=1, position=QueryKeyRotaryEmbedding).double()
+    x = cloud(t, points=9)
+    assert relative(module(t(x.tensor, -x.coords)).tensor, module(x).tensor) > 1e-3
+
+
+def test_shapes_and_repr():
+    t = fourier_type(planar_gspace("C4"), 2)
+    attention = SteerableSelfAttention(t, fourier_type(planar_gspace("C4"), 3), heads=1)
+    assert attention.evaluate_output_shape((2, 8, 5, 7)) == (2, 12, 5, 7)
+    assert attention.evaluate_output_shape((9, 8)) == (9, 12)
+    assert "in_type" in repr(attention)
+    assert "out_type" in repr(attention)
+    with pytest.raises(ValueError, match="expected a shape"):
+        attention.evaluate_output_shape((2, 9, 5, 7))
+    assert small_model("C4").evaluate_output_shape((3, 1, 29, 29)) == (3, 10)
