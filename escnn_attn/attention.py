@@ -47,7 +47,8 @@ class SteerableSelfAttention(TokenModule):
         ValueError: if a number does not make sense.
 
     Example:
-        >>> from escnn_attn import fourier_type, planar_gspace
+        >>> import torch
+        >>> from escnn_attn import SteerableSelfAttention, fourier_type, planar_gspace
         >>> attention = SteerableSelfAttention(fourier_type(planar_gspace("SO2"), 8, 2), heads=2)
         >>> attention(attention.in_type(torch.randn(1, 40, 7, 7))).shape
         torch.Size([1, 40, 7, 7])

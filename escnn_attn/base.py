@@ -120,7 +120,9 @@ class SequentialModule(escnn.nn.SequentialModule):
     """escnn's chain of modules, which also forwards `batch`, `mask` and the like to the modules of this library.
 
     Example:
-        >>> from escnn_attn import SteerableLinear, fourier_type, planar_gspace
+        >>> import escnn.nn
+        >>> import torch
+        >>> from escnn_attn import SequentialModule, SteerableLinear, fourier_type, planar_gspace
         >>> t = fourier_type(planar_gspace("C4"), 2)
         >>> chain = SequentialModule(SteerableLinear(t, t), escnn.nn.ReLU(t))
         >>> chain(t(torch.randn(5, 8), torch.randn(5, 2)), batch=torch.tensor([0, 0, 1, 1, 1])).shape

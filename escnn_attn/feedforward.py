@@ -77,7 +77,8 @@ class BilinearFeedForward(FunctionFeedForward):
         (b, c, h, w) or (points, c), unchanged.
 
     Example:
-        >>> from escnn_attn import fourier_type, planar_gspace
+        >>> import torch
+        >>> from escnn_attn import BilinearFeedForward, fourier_type, planar_gspace
         >>> feedforward = BilinearFeedForward(fourier_type(planar_gspace("SO2"), 4, 3))
         >>> feedforward.matrix.value.shape
         torch.Size([10, 7])
@@ -109,10 +110,10 @@ class FourierFeedForward(FunctionFeedForward):
         (b, c, h, w) or (points, c), unchanged.
 
     Example:
-        >>> from escnn_attn import fourier_type, planar_gspace
+        >>> from escnn_attn import FourierFeedForward, fourier_type, planar_gspace
         >>> so2 = planar_gspace("SO2")
         >>> [FourierFeedForward(fourier_type(so2, 4, 3), tolerance=t).matrix.value.shape[0] for t in (1e-2, 1e-4)]
-        [16, 28]
+        [16, 32]
     """
 
     factors = 1
@@ -141,7 +142,7 @@ class GatedFeedForward(TokenModule):
         (b, c, h, w) or (points, c), unchanged.
 
     Example:
-        >>> from escnn_attn import fourier_type, planar_gspace
+        >>> from escnn_attn import GatedFeedForward, fourier_type, planar_gspace
         >>> GatedFeedForward(fourier_type(planar_gspace("SO2"), 4, 3)).gate.out_features
         32
     """

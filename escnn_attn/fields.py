@@ -25,6 +25,7 @@ def planar_gspace(name: str) -> GSpace2D:
         ValueError: for any other name.
 
     Example:
+        >>> from escnn_attn import planar_gspace
         >>> planar_gspace("D4").fibergroup
         D4
     """
@@ -89,6 +90,7 @@ def fourier_type(gspace: GSpace, channels: int, max_frequency: int | None = None
         ValueError: if `channels` is not positive, or the group is continuous and `max_frequency` is missing.
 
     Example:
+        >>> from escnn_attn import fourier_type, planar_gspace
         >>> fourier_type(planar_gspace("SO2"), 3, 2).size
         15
         >>> fourier_type(planar_gspace("C4"), 3).size
@@ -119,6 +121,9 @@ class IsotypicLayout(nn.Module):
         split: (b, field_type.size, t) to one (d, b, t, m) for each irrep; merge: back.
 
     Example:
+        >>> import torch
+        >>> from escnn.nn import FieldType
+        >>> from escnn_attn import IsotypicLayout, planar_gspace
         >>> layout = IsotypicLayout(FieldType(planar_gspace("C4"), [planar_gspace("C4").regular_repr] * 3))
         >>> [tuple(f.shape) for f in layout.split(torch.randn(2, 12, 5))]
         [(1, 2, 5, 3), (2, 2, 5, 3), (1, 2, 5, 3)]

@@ -86,7 +86,8 @@ class SteerableLinear(TokenModule):
         TypeError: if the types are not on one planar gspace.
 
     Example:
-        >>> from escnn_attn import fourier_type, planar_gspace
+        >>> import torch
+        >>> from escnn_attn import SteerableLinear, fourier_type, planar_gspace
         >>> so2 = planar_gspace("SO2")
         >>> linear = SteerableLinear(fourier_type(so2, 4, 2), fourier_type(so2, 6, 1))
         >>> linear(linear.in_type(torch.randn(1, 20, 5, 5))).shape

@@ -89,6 +89,8 @@ class SteerableTransformer(EquivariantModule):
         images (b, in_channels, h, w), as a tensor or a geometric tensor of `in_type`, to logits (b, classes).
 
     Example:
+        >>> import torch
+        >>> from escnn_attn import SteerableTransformer
         >>> model = SteerableTransformer("SO2", channels=4, max_frequency=1, depth=1)
         >>> model(torch.randn(2, 1, 29, 29)).shape
         torch.Size([2, 10])

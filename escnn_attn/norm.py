@@ -24,7 +24,8 @@ class SteerableRMSNorm(TokenModule):
         (b, c, h, w) or (points, c), unchanged.
 
     Example:
-        >>> from escnn_attn import fourier_type, planar_gspace
+        >>> import torch
+        >>> from escnn_attn import SteerableRMSNorm, fourier_type, planar_gspace
         >>> norm = SteerableRMSNorm(fourier_type(planar_gspace("O2"), 2, 1))
         >>> norm(norm.in_type(7 * torch.ones(1, 12, 1, 1))).tensor.square().mean().round(decimals=3).item()
         1.0

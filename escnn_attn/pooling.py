@@ -22,7 +22,8 @@ class InvariantPooling(TokenModule):
         (b, c, h, w), or (points, c) of b clouds, to (b, number of irrep copies).
 
     Example:
-        >>> from escnn_attn import fourier_type, planar_gspace
+        >>> import torch
+        >>> from escnn_attn import InvariantPooling, fourier_type, planar_gspace
         >>> pool = InvariantPooling(fourier_type(planar_gspace("SO2"), 4, 3))
         >>> pool(pool.in_type(torch.randn(2, 28, 5, 5))).shape
         torch.Size([2, 16])

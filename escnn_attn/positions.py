@@ -27,6 +27,8 @@ class PositionEmbedding(nn.Module):
         (b or 1, t, 2) and (b or 1, s, 2) to logits that broadcast to (b, h, t, s), or None.
 
     Example:
+        >>> import torch
+        >>> from escnn_attn import PositionEmbedding
         >>> class NearIsGood(PositionEmbedding):
         ...     def bias(self, x_query, x_key):
         ...         return -torch.cdist(x_query, x_key)[:, None]

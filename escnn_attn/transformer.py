@@ -27,7 +27,8 @@ class SteerableTransformerBlock(TokenModule):
         TypeError: if the types of the two modules differ.
 
     Example:
-        >>> from escnn_attn import BilinearFeedForward, fourier_type, planar_gspace
+        >>> import torch
+        >>> from escnn_attn import BilinearFeedForward, SteerableSelfAttention, SteerableTransformerBlock, fourier_type, planar_gspace
         >>> t = fourier_type(planar_gspace("D4"), 2)
         >>> block = SteerableTransformerBlock(SteerableSelfAttention(t, heads=1), BilinearFeedForward(t))
         >>> block(t(torch.randn(1, 16, 5, 5))).shape
