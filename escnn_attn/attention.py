@@ -88,7 +88,7 @@ class SteerableSelfAttention(TokenModule):
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         x, mask = tokens.positions, tokens.mask
-        position = self.position.bind(x, x, tokens.grid)
+        position = self.position.bind(x, x, tokens.key)
         q, k, v = self._functions(tokens)
         out = attend(
             position.encode_query(q, x), position.encode_key(k, x), position.encode_value(v, x),
@@ -110,7 +110,7 @@ class SteerableSelfAttention(TokenModule):
         x = require_type(x, self.in_type)
         tokens = to_tokens(x, self.in_layout, domain_of(x, batch, batch_size), mask)
         at = tokens.positions
-        position = self.position.bind(at, at, tokens.grid)
+        position = self.position.bind(at, at, tokens.key)
         q, k, _ = self._functions(tokens)
         return attention_weights(
             position.encode_query(q, at), position.encode_key(k, at), self.scale, tokens.mask, position.bias(at, at)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from escnn.group import Group
 from escnn.nn import FieldType
-from torch import Tensor, nn
+from torch import nn
 
 from escnn_attn.base import TokenModule
 from escnn_attn.fields import Multiplicities
@@ -33,38 +33,35 @@ class IsotypicLinear(nn.Module):
         super().__init__()
         self.weights = nn.ParameterList()
         self.endomorphisms = nn.ModuleList()
-        self.sources = [list(inputs).index(psi) if psi in inputs else None for psi in outputs]
+        #: (index in the output, index in the input) of the irreps that both have, in the order of `weights`
+        self.shared = [(i, list(inputs).index(psi)) for i, psi in enumerate(outputs) if psi in inputs]
         self.dims = [group.irrep(*psi).size for psi in outputs]
         self.widths = list(outputs.values())
-        trivial = group.trivial_representation.id
-        self.trivial = list(outputs).index(trivial) if bias and trivial in outputs else None
-        for psi, width in outputs.items():
+        for psi in (psi for psi in outputs if psi in inputs):
             basis = np.asarray(group.irrep(*psi).endomorphism_basis())
-            self.weights.append(torch.empty(len(basis), inputs.get(psi, 0), width))
+            self.weights.append(torch.empty(len(basis), inputs[psi], outputs[psi]))
             self.endomorphisms.append(Constant(basis))
-        self.bias = None if self.trivial is None else nn.Parameter(torch.empty(self.widths[self.trivial]))
+        trivial = group.trivial_representation.id
+        self.trivial = list(outputs).index(trivial) if trivial in outputs else None
+        self.bias = nn.Parameter(torch.empty(outputs[trivial])) if bias and trivial in outputs else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Gaussian weights that keep the variance of the input, and zero bias."""
         for weight in self.weights:
-            fan_in = weight.shape[0] * weight.shape[1]
-            if fan_in:
-                nn.init.normal_(weight, std=fan_in**-0.5)
+            nn.init.normal_(weight, std=(weight.shape[0] * weight.shape[1]) ** -0.5)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     def forward(self, features: Features) -> Features:
-        mapped = {i: self._map(i, features[source]) for i, source in enumerate(self.sources) if source is not None}
+        maps = zip(self.shared, self.weights, self.endomorphisms, strict=True)
+        mapped = {out: isotypic_linear(features[source], w, e.get_buffer("value")) for (out, source), w, e in maps}
         like = next(iter(mapped.values()), features[0])
-        tokens = like.shape[1:3]
         outputs = [mapped.get(i, like.new_zeros(())) for i in range(len(self.widths))]
         if self.trivial is not None and self.bias is not None:
             outputs[self.trivial] = outputs[self.trivial] + self.bias.to(like.dtype)
+        tokens = like.shape[1:3]
         return tuple(out.expand(d, *tokens, m) for out, d, m in zip(outputs, self.dims, self.widths, strict=True))
-
-    def _map(self, index: int, feature: Tensor) -> Tensor:
-        return isotypic_linear(feature, self.weights[index], self.endomorphisms[index].get_buffer("value"))
 
 
 class SteerableLinear(TokenModule):

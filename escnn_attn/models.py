@@ -19,7 +19,7 @@ from escnn_attn.norm import SteerableRMSNorm
 from escnn_attn.pooling import InvariantPooling
 from escnn_attn.positions import RotaryEmbedding
 from escnn_attn.testing import assert_equivariant
-from escnn_attn.tokens import grid_tokens, require_type
+from escnn_attn.tokens import disc_tokens, disc_window, grid_tokens, require_type
 from escnn_attn.transformer import SteerableStack, SteerableTransformerBlock
 
 
@@ -30,7 +30,6 @@ def convolution_stem(
     kernel_sizes: Sequence[int] = (9, 5),
     strides: Sequence[int] = (2, 2),
     hidden_channels: int | None = None,
-    image_size: int | None = None,
 ) -> escnn.nn.SequentialModule:
     """Steerable convolutions of escnn that turn an image into a coarser grid of Fourier fields.
 
@@ -43,7 +42,6 @@ def convolution_stem(
         kernel_sizes: one odd number a convolution.
         strides: one number a convolution.
         hidden_channels: fields between the convolutions; None for half as many as in `out_type`.
-        image_size: side of the image, of which a disc is kept; None to keep all.
 
     Raises:
         ValueError: if the kernel sizes are not odd, or not as many as the strides.
@@ -52,7 +50,7 @@ def convolution_stem(
         raise ValueError(f"expected as many odd kernel sizes as strides, got {kernel_sizes} and {strides}")
     channels = max(1, len(out_type) // 2) if hidden_channels is None else hidden_channels
     hidden = FieldType(out_type.gspace, [out_type.representations[0]] * channels)
-    layers: list[EquivariantModule] = [] if image_size is None else [escnn.nn.MaskModule(in_type, image_size, margin=0)]
+    layers: list[EquivariantModule] = []
     types = [in_type, *[hidden] * (len(strides) - 1), out_type]
     for index, (size, stride) in enumerate(zip(kernel_sizes, strides, strict=True)):
         if index:
@@ -73,7 +71,8 @@ class SteerableTransformer(EquivariantModule):
     r"""An image classifier: steerable convolution stem, transformer blocks, invariant pooling, linear read-out.
 
     Equivariance makes the logits invariant: exactly under quarter turns (and the flips in the group), and, as far as
-    pixels allow, under all rotations. With `group="trivial"` the same code is a plain transformer.
+    pixels allow, under all rotations. Only the largest centred disc counts, of the image and of the tokens: the corners
+    of a square do not rotate into it. With `group="trivial"` the same code is a plain transformer.
 
     Args:
         group: name of the group (see `planar_gspace`) or a gspace on the plane.
@@ -130,9 +129,10 @@ class SteerableTransformer(EquivariantModule):
             if images.dim() != 4 or images.shape[1] != self.in_type.size:
                 raise ValueError(f"expected images (b, {self.in_type.size}, h, w), got {tuple(images.shape)}")
             images = GeometricTensor(images, self.in_type)
-        x = self.stem(require_type(images, self.in_type))
-        tokens = self.blocks.forward_tokens(grid_tokens(x.tensor, self.blocks.in_layout))
-        return self.classifier(self.pool.pool_tokens(tokens))
+        tensor = require_type(images, self.in_type).tensor
+        x = self.stem(GeometricTensor(tensor * disc_window(*tensor.shape[2:]).to(tensor), self.in_type))
+        tokens = disc_tokens(grid_tokens(x.tensor, self.blocks.in_layout))
+        return self.classifier(self.pool.pool_tokens(self.blocks.forward_tokens(tokens)))
 
     def train(self, mode: bool = True) -> "SteerableTransformer":
         # escnn's convolutions expand their filters on entering eval mode: as constants, so that a copy can be made

@@ -43,8 +43,8 @@ class PositionEmbedding(nn.Module):
         self.channels = len(head_type)
         self.coefficients = head_type.size // len(head_type)
 
-    def bind(self, x_query: Tensor, x_key: Tensor, grid: tuple[int, int] | None = None) -> "PositionEmbedding | BoundRotary":
-        """An embedding ready for one call of attention; `grid` is the size of a grid that queries and keys share."""
+    def bind(self, x_query: Tensor, x_key: Tensor, key: tuple | None = None) -> "PositionEmbedding | BoundRotary":
+        """An embedding ready for one call of attention; `key` names positions that queries and keys share (see `Tokens`)."""
         return self
 
     def encode_query(self, q: Tensor, x: Tensor) -> Tensor:
@@ -126,19 +126,19 @@ class RotaryEmbedding(PositionEmbedding):
         self.radians = [float(w) for w in 2 * np.pi / spread]
         self.functions = PlanarFunctions.of(head_type)
         self.max_frequency = max_frequency(head_type)
-        self._grids: dict[tuple, Rotation] = {}
+        self._known: dict[tuple, Rotation] = {}
 
-    def bind(self, x_query: Tensor, x_key: Tensor, grid: tuple[int, int] | None = None) -> "BoundRotary":
+    def bind(self, x_query: Tensor, x_key: Tensor, key: tuple | None = None) -> "BoundRotary":
         # a plain table, not a buffer: a buffer would be rounded by .float() and, made in forward, upset DDP
-        key = (grid, x_query.dtype, x_query.device)
-        rotation = None if grid is None else self._grids.get(key)
+        known = (key, x_query.dtype, x_query.device, self.tolerance)
+        rotation = None if key is None else self._known.get(known)
         if rotation is None:
             counts = self.sample_counts(x_query, x_key)
             rotation = self._rotation(x_query, counts)
-            if grid is None and x_key is not x_query:
+            if key is None and x_key is not x_query:
                 return BoundRotary(rotation, self._rotation(x_key, counts), self.turn_values)
-        if grid is not None:
-            self._grids[key] = rotation
+        if key is not None:
+            self._known[known] = rotation
         return BoundRotary(rotation, rotation, self.turn_values)
 
     def sample_counts(self, x_query: Tensor, x_key: Tensor) -> list[int | None]:

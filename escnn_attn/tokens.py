@@ -20,13 +20,14 @@ class Tokens:
         positions: (b, t, 2), or (1, t, 2) where all samples share them, as (x, y), y up, centred; on a grid in token
             spacings, on clouds in the units of `coords`.
         mask: (b, t), True for tokens, False for padding; None where every token counts.
-        grid: (height, width) of a grid, None on clouds.
+        key: names the positions where all inputs of one shape share them, as on grids, so that what depends on positions
+            alone need not be computed anew; None on clouds.
     """
 
     features: Features
     positions: Tensor
     mask: Tensor | None = None
-    grid: tuple[int, int] | None = None
+    key: tuple | None = None
 
     def with_features(self, features: Features) -> "Tokens":
         """These tokens with other features."""
@@ -146,7 +147,7 @@ def grid_tokens(x: Tensor, layout: IsotypicLayout, keep: Tensor | None = None) -
     """Tokens of a plain tensor (b, c, height, width), with a padding mask (b, height·width)."""
     height, width = x.shape[2:]
     positions = grid_positions(height, width).to(device=x.device, dtype=position_dtype(x.dtype))
-    return Tokens(_isotypic(x.flatten(2), layout, keep), positions, keep, (height, width))
+    return Tokens(_isotypic(x.flatten(2), layout, keep), positions, keep, ("grid", height, width))
 
 
 def _isotypic(x: Tensor, layout: IsotypicLayout, keep: Tensor | None) -> Features:
@@ -163,6 +164,24 @@ def _padding(x: GeometricTensor, domain: Domain, mask: Tensor | None) -> Tensor 
     if mask.shape != expected or mask.dtype != torch.bool:
         raise ValueError(f"expected a bool mask of shape {expected}, got {tuple(mask.shape)} of {mask.dtype}")
     return domain.spread(mask[:, None])[:, 0]
+
+
+@lru_cache(maxsize=64)
+def disc_window(height: int, width: int) -> Tensor:
+    """1 on the pixels (height, width) of the largest centred disc of a grid, and 0 beyond, with an edge one pixel wide."""
+    radius = grid_positions(height, width).norm(dim=-1).view(height, width)
+    return (min(height, width) / 2 - radius + 0.5).clamp(0, 1)
+
+
+def disc_tokens(tokens: Tokens) -> Tokens:
+    """The tokens of a grid whose centres are within its largest centred disc."""
+    assert tokens.key is not None
+    _, height, width = tokens.key
+    inside = (grid_positions(height, width)[0].norm(dim=-1) <= min(height, width) / 2).nonzero()[:, 0]
+    inside = inside.to(tokens.positions.device)
+    features = tuple(f.index_select(2, inside) for f in tokens.features)
+    mask = None if tokens.mask is None else tokens.mask.index_select(1, inside)
+    return Tokens(features, tokens.positions.index_select(1, inside), mask, key=("disc", height, width))
 
 
 def position_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -61,15 +61,15 @@ def _train_mode(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
-class SeedEpochs(Callback):
-    """Seeds torch at the start of each epoch, so that a resumed run draws what an unbroken one would.
+class SeedSteps(Callback):
+    """Seeds torch before each step, so that a resumed run draws (dropout, say) what an unbroken one would.
 
     Args:
-        seed: combined with the epoch and the rank of the process.
+        seed: combined with the step and the rank of the process.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        torch.manual_seed(hash((self.seed, trainer.current_epoch, trainer.global_rank)) % 2**63)
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
+        torch.manual_seed(hash((self.seed, trainer.global_step, trainer.global_rank)) % 2**63)

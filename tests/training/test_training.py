@@ -1,0 +1,217 @@
+"""Short trainings on a handful of digits: averaging, checkpoints, resuming, interruption, multirun and DDP."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
+
+from escnn_attn.training import AveragedWeights, Digits, ImageClassifier, SeedSteps
+from escnn_attn.training.run import accuracy_by_angle, evaluate
+from tests.helpers import relative
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+
+SMALL = ["model.channels=2", "model.depth=1", "model.max_frequency=1", "epochs=2"]
+MODEL = {
+    "_target_": "escnn_attn.SteerableTransformer",
+    "group": "SO2",
+    "channels": 2,
+    "max_frequency": 1,
+    "depth": 1,
+    "block": {"_target_": "escnn_attn.steerable_block", "_partial_": True, "heads": 1, "dropout": 0.1},
+}
+
+
+class FewDigits(Digits):
+    """64 digits to train on, 32 for each other set."""
+
+    def arrays(self):
+        return {
+            name: (x[: 64 if name == "train" else 32], y[: 64 if name == "train" else 32])
+            for name, (x, y) in super().arrays().items()
+        }
+
+
+def fit(folder: Path, epochs: int, stop_after: int | None = None, ckpt_path: str | None = None, **options):
+    """Trains for `epochs`, or stops after some of them as if the process had died; returns module and trainer."""
+    pl.seed_everything(0, verbose=False)
+    module = ImageClassifier(MODEL, test_sets=("upright", "rotated"))
+    checkpoint = pl.callbacks.ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False)
+    callbacks = [AveragedWeights(0.9), SeedSteps(0), checkpoint, *options.pop("callbacks", [])]
+    if stop_after is not None:
+        callbacks.append(Stop(stop_after))
+    trainer = pl.Trainer(
+        max_epochs=epochs, callbacks=callbacks, logger=False, accelerator="cpu", gradient_clip_val=1.0,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=folder, **options,
+    )  # fmt: skip
+    trainer.fit(module, FewDigits(batch_size=16), ckpt_path=ckpt_path)
+    return module, trainer
+
+
+class Stop(pl.Callback):
+    def __init__(self, after):
+        self.after = after
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == self.after:
+            trainer.should_stop = True
+            trainer.fit_loop.epoch_loop.max_steps = trainer.global_step
+            raise KeyboardInterrupt
+
+
+class CompareWithFreshModel(pl.Callback):
+    """At the end of each validation: do the averaged weights, loaded into a fresh model, give the same output?"""
+
+    def __init__(self, averaging):
+        self.averaging, self.errors, self.differs = averaging, [], []
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        images = batch[0]
+        current = {name: value.clone() for name, value in pl_module.state_dict().items()}
+        fresh = ImageClassifier(MODEL)
+        fresh.load_state_dict(current, strict=False)
+        self.errors.append(relative(pl_module(images), fresh.eval()(images)))
+        # what was trained is in the averaging callback during validation
+        trained = dict(self.averaging._average_model.module.state_dict())
+        self.differs.append(max(float((trained[n] - v).abs().max()) for n, v in current.items() if n.startswith("model")))
+
+
+def test_validation_uses_the_averaged_weights(tmp_path):
+    averaging = AveragedWeights(0.9)
+    compare = CompareWithFreshModel(averaging)
+    pl.seed_everything(0, verbose=False)
+    module = ImageClassifier(MODEL)
+    trainer = pl.Trainer(
+        max_epochs=3, callbacks=[averaging, compare], logger=False, accelerator="cpu", enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, FewDigits(batch_size=16))
+    assert len(compare.errors) == 3
+    assert max(compare.errors) < 1e-6
+    assert min(compare.differs) > 1e-4
+
+
+def test_lightnings_own_averaging_fails_that_test(tmp_path):
+    """The subclass is needed: the test above can fail."""
+    averaging = pl.callbacks.EMAWeightAveraging(decay=0.9)
+    compare = CompareWithFreshModel(averaging)
+    trainer = pl.Trainer(
+        max_epochs=3, callbacks=[averaging, compare], logger=False, accelerator="cpu", enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
+    )  # fmt: skip
+    try:
+        trainer.fit(ImageClassifier(MODEL), FewDigits(batch_size=16))
+    except RuntimeError:
+        return
+    assert max(compare.errors) > 1e-3
+
+
+def test_a_resumed_run_gives_the_metrics_of_an_unbroken_one(tmp_path):
+    whole, trainer = fit(tmp_path / "whole", epochs=4)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(tmp_path / "broken", epochs=4, stop_after=2)
+    resumed, again = fit(tmp_path / "broken", epochs=4, ckpt_path=str(tmp_path / "broken" / "last.ckpt"))
+    assert again.current_epoch == 4
+    for name, value in trainer.callback_metrics.items():
+        assert again.callback_metrics[name] == pytest.approx(value.item(), abs=1e-6), name
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, msg=name)
+
+
+def test_checkpoints_load_alone_with_weights_only(tmp_path):
+    module, _ = fit(tmp_path, epochs=1)
+    path = tmp_path / "last.ckpt"
+    assert torch.load(path, weights_only=True)["hyper_parameters"]["model"]["group"] == "SO2"
+    loaded = ImageClassifier.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+    x = torch.rand(2, 1, 29, 29)
+    assert relative(loaded(x), module.eval()(x)) < 1e-6
+
+
+def test_evaluation_of_a_checkpoint(tmp_path):
+    module, trainer = fit(tmp_path, epochs=1)
+    data = FewDigits()
+    results = evaluate(str(tmp_path / "last.ckpt"), data)
+    expected = trainer.test(module, data, verbose=False)
+    assert results["test"]["upright"] == pytest.approx(expected[0]["upright/accuracy"])
+    assert results["test"]["rotated"] == pytest.approx(expected[1]["rotated/accuracy"])
+    assert results["accuracy_by_angle"][0] == pytest.approx(results["test"]["upright"])
+    with pytest.raises(FileNotFoundError, match="expected a checkpoint file"):
+        evaluate(str(tmp_path / "none.ckpt"), data)
+
+
+def test_accuracy_by_angle_of_an_invariant_model_repeats_every_quarter_turn():
+    module = ImageClassifier(MODEL)
+    accuracies = accuracy_by_angle(module, FewDigits(), None)
+    assert len(accuracies) == 24
+    quarter = len(accuracies) // 4
+    assert accuracies[:quarter] == pytest.approx(accuracies[quarter : 2 * quarter], abs=0.07)  # 28 pixels in 29: half a pixel
+
+
+@pytest.mark.parametrize("overrides", [[], ["model=plain"], ["experiment=rotmnist"], ["data=rotmnist", "trainer.devices=2"]])
+def test_configurations_instantiate(overrides):
+    with initialize_config_module("escnn_attn.conf", version_base="1.3"):
+        config = compose("train", overrides=[*overrides, "name=test"])
+    module = instantiate(config.module, _recursive_=False, _convert_="all")
+    assert module(torch.zeros(1, 1, 29, 29)).shape == (1, 10)
+    parameters = sum(p.numel() for p in module.parameters())
+    assert 30_000 < parameters < (500_000 if "experiment=rotmnist" in overrides else 70_000)
+
+
+def run(*overrides: str) -> subprocess.CompletedProcess:
+    given = {override.split("=")[0] for override in overrides}
+    few = ["data.batch_size=500", "angle_images=5", "threads=1"]
+    command = [sys.executable, "scripts/train.py", *overrides, *[s for s in [*SMALL, *few] if s.split("=")[0] not in given]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, check=False, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_a_multirun_ends_with_a_table_and_a_picture(tmp_path):
+    done = run("-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    assert "rotated %" in done.stdout
+    assert (tmp_path / "accuracy_by_angle.png").stat().st_size > 1000
+    assert len(list(tmp_path.glob("*/results.json"))) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(tmp_path):
+    run("trainer.devices=2", f"hydra.run.dir={tmp_path}")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["epochs"] == 2
+    assert 0 <= results["test"]["rotated"] <= 1
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_leaves_a_checkpoint_to_resume_from(tmp_path):
+    command = [sys.executable, "scripts/train.py", *SMALL, "epochs=500", "data.batch_size=100", f"hydra.run.dir={tmp_path}"]
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "checkpoints" / "last.ckpt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    checkpoint = tmp_path / "checkpoints" / "interrupted.ckpt"
+    assert checkpoint.exists(), output
+    assert process.returncode != 0
+    epoch = torch.load(checkpoint, weights_only=True)["epoch"]
+    done = run(
+        f"ckpt_path={checkpoint}",
+        f"epochs={epoch + 2}",
+        "data.batch_size=100",
+        f"hydra.run.dir={tmp_path}/again",
+        folder=tmp_path,
+    )
+    assert "rotated" in done.stdout
