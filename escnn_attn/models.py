@@ -125,6 +125,10 @@ class SteerableTransformer(EquivariantModule):
         one_state_dict(self)
 
     def forward(self, images: Tensor | GeometricTensor) -> Tensor:
+        return self.classifier(self.invariants(images))
+
+    def invariants(self, images: Tensor | GeometricTensor) -> Tensor:
+        """The pooled invariants (b, c) that the classifier reads."""
         if isinstance(images, Tensor):
             if images.dim() != 4 or images.shape[1] != self.in_type.size:
                 raise ValueError(f"expected images (b, {self.in_type.size}, h, w), got {tuple(images.shape)}")
@@ -132,7 +136,7 @@ class SteerableTransformer(EquivariantModule):
         tensor = require_type(images, self.in_type).tensor
         x = self.stem(GeometricTensor(tensor * disc_window(*tensor.shape[2:]).to(tensor), self.in_type))
         tokens = disc_tokens(grid_tokens(x.tensor, self.blocks.in_layout))
-        return self.classifier(self.pool.pool_tokens(self.blocks.forward_tokens(tokens)))
+        return self.pool.pool_tokens(self.blocks.forward_tokens(tokens))
 
     def train(self, mode: bool = True) -> "SteerableTransformer":
         # escnn's convolutions expand their filters on entering eval mode: as constants, so that a copy can be made

@@ -65,7 +65,7 @@ def equivariance_error(
         x = in_type(torch.randn(batch, in_type.size, size, size, dtype=dtype, generator=draw))
     with torch.no_grad():
         reference = module(x)
-        return [(g, _relative(module(transform(x, g)), transform(reference, g))) for g in elements]
+        return [(g, relative_error(module(transform(x, g)), transform(reference, g))) for g in elements]
 
 
 def assert_equivariant(
@@ -176,7 +176,8 @@ def _is_signed_permutation(matrix: np.ndarray) -> bool:
     return np.allclose(np.sort(np.abs(matrix).ravel()), [0, 0, 1, 1], atol=1e-9)
 
 
-def _relative(actual: GeometricTensor | Tensor, expected: GeometricTensor | Tensor) -> float:
+def relative_error(actual: GeometricTensor | Tensor, expected: GeometricTensor | Tensor) -> float:
+    """The norm of the difference, divided by that of `expected`, which must not be zero or infinite."""
     a, b = (t if isinstance(t, Tensor) else t.tensor for t in (actual, expected))
     norm = float(b.norm())
     if norm == 0 or not np.isfinite(norm):

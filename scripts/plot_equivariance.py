@@ -1,5 +1,6 @@
 """Plots error against rotation angle on a smooth image: our network beside escnn's convolutions and a plain transformer."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,14 +14,17 @@ PICTURE = Path("docs/images/equivariance.png")
 ANGLES = [float(a) for a in range(0, 181, 5)]
 
 
-def networks() -> dict[str, torch.nn.Module]:
-    """Networks with random weights, up to the pooled invariants that a classifier would read."""
+def networks() -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+    """Networks with random weights, in eval mode, up to the pooled invariants that a classifier would read."""
     torch.manual_seed(0)
-    steerable = SteerableTransformer("SO2", channels=8, depth=3)
-    plain = SteerableTransformer("trivial", channels=56, depth=3)
-    steerable.classifier = plain.classifier = torch.nn.Identity()
-    convolutions = ConvolutionalNetwork("SO2", channels=8, max_frequency=3, depth=3)
-    return {"steerable transformer": steerable, "escnn convolutions": convolutions, "plain transformer": plain}
+    steerable = SteerableTransformer("SO2", channels=8).eval()
+    plain = SteerableTransformer("trivial", channels=56).eval()
+    convolutions = ConvolutionalNetwork("SO2", channels=8, max_frequency=3, depth=3).eval()
+    return {
+        "steerable transformer": steerable.invariants,
+        "escnn convolutions": convolutions,
+        "plain transformer": plain.invariants,
+    }
 
 
 def main() -> None:
