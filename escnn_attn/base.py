@@ -96,8 +96,13 @@ class TokenModule(EquivariantModule):
         on_points = assert_equivariant(self, domain="points", tolerance=bound)
         return on_points + assert_equivariant(self, domain="grid", tolerance=rtol)
 
+    def forward_grid(self, x: Tensor) -> Tensor:
+        """The layer on plain tensors, (b, c, h, w) to (b, c', h, w), without any type."""
+        tokens = self.forward_tokens(grid_tokens(x, self.in_layout))
+        return self.out_layout.merge(tokens.features).unflatten(2, x.shape[2:])
+
     def export(self) -> nn.Module:
-        """A plain torch module for grids, (b, c, h, w) to (b, c', h', w'), in eval mode and without escnn's objects."""
+        """A plain torch module for grids, `forward_grid` in eval mode, without escnn's objects."""
         return ExportedModule(self).eval()
 
 
@@ -112,8 +117,7 @@ class ExportedModule(nn.Module):
                 setattr(part, name, None)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.module.forward_tokens(grid_tokens(x, self.module.in_layout))
-        return self.module.out_layout.merge(tokens.features).unflatten(2, x.shape[2:])
+        return self.module.forward_grid(x)
 
 
 class SequentialModule(escnn.nn.SequentialModule):

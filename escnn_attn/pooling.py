@@ -6,7 +6,7 @@ from torch import Tensor
 
 from escnn_attn.base import TokenModule
 from escnn_attn.functional import invariants, masked_mean
-from escnn_attn.tokens import Tokens, domain_of, require_type, to_tokens
+from escnn_attn.tokens import Tokens, domain_of, grid_tokens, require_type, to_tokens
 
 
 class InvariantPooling(TokenModule):
@@ -43,6 +43,10 @@ class InvariantPooling(TokenModule):
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         raise TypeError("InvariantPooling ends a stack of tokens: call pool_tokens")
+
+    def forward_grid(self, x: Tensor) -> Tensor:
+        """The invariants (b, c') of plain tensors (b, c, h, w)."""
+        return self.pool_tokens(grid_tokens(x, self.in_layout))
 
     def forward(
         self,

@@ -14,6 +14,7 @@ from escnn_attn import (
     fourier_type,
     planar_gspace,
 )
+from escnn_attn.positions import diameter
 from escnn_attn.rotation import GOLDEN_ANGLE
 from escnn_attn.sampling import group_samples, synthesis_matrix
 from escnn_attn.testing import equivariance_error
@@ -71,7 +72,8 @@ def cloud_errors(module, x, rng) -> list[float]:
 def test_without_enough_samples_equivariance_is_lost(rng):
     """The samples are what makes attention equivariant: the check above can fail."""
     t = fourier_type(planar_gspace("SO2"), 4, 2)
-    module = SteerableSelfAttention(t, heads=2, position=partial(RotaryEmbedding, max_distance=0.1)).double()
+    module = SteerableSelfAttention(t, heads=2).double()
+    module.position.sample_counts = lambda *_: [8]
     assert max(cloud_errors(module, cloud(t, radius=10.0), rng)) > 1e-2
 
 
@@ -292,6 +294,32 @@ def test_memory_of_rotary_attention_is_linear():
     with torch.autograd.graph.saved_tensors_hooks(saved, lambda tensor: tensor):
         module(t(torch.randn(1, t.size, 40, 40)))
     assert max(sizes) < 1600 * 1600 / 10
+
+
+def test_tokens_beyond_the_stated_distance_are_refused():
+    module = attention_on("SO2", position=partial(RotaryEmbedding, max_distance=4.0))
+    module(cloud(module.in_type, radius=1.9))
+    with pytest.raises(ValueError, match="max_distance is 4"):
+        module(cloud(module.in_type, points=60, radius=3.0))
+    with pytest.raises(ValueError, match="max_distance is 4"):
+        module(module.in_type(torch.randn(1, module.in_type.size, 9, 9).double()))
+
+
+def test_a_stated_distance_gives_the_result_of_a_measured_one():
+    module = attention_on("O2", position=partial(RotaryEmbedding, tolerance=1e-10))
+    x = cloud(module.in_type)
+    measured = module(x).tensor
+    module.position.max_distance = 12.0
+    assert relative(module(x).tensor, measured) < 1e-8
+
+
+@pytest.mark.parametrize("points", [1, 2, 30])
+def test_diameter_is_that_of_all_pairs(points):
+    x, y = torch.randn(3, points, 2), 2 * torch.randn(3, 5, 2)
+    together = torch.cat([x, y], dim=1)
+    assert torch.cdist(together, together).max().item() <= diameter(x, y) * 1.0001
+    assert diameter(x, y) <= torch.cdist(together, together).max().item() * 1.006
+    assert diameter(x[:, :0], y[:, :0]) == 0
 
 
 class LogDistance(PositionEmbedding):

@@ -45,7 +45,7 @@ def break_norm(norm):
 def break_attention(attention):
     """Samples the group for far shorter distances than those at hand."""
     attention.position.radians = [6.0]
-    attention.position.max_distance = 0.01
+    attention.position.sample_counts = lambda *_: [8]
 
 
 def break_pooling(pooling):

@@ -230,11 +230,17 @@ def test_sequential_module_loads_a_state_of_the_other_mode():
 def test_exported_modules_are_plain_and_equal(group):
     t = fourier_type(planar_gspace(group), 2, 2 if group == "SO2" else None)
     x = torch.randn(2, t.size, 7, 7)
-    for module in [steerable_block(t, heads=1), SteerableLinear(t, t), FourierFeedForward(t), GatedFeedForward(t)]:
+    for module in [
+        steerable_block(t, heads=1),
+        SteerableLinear(t, t),
+        FourierFeedForward(t),
+        GatedFeedForward(t),
+        InvariantPooling(t),
+    ]:
         exported = pickle.loads(pickle.dumps(module.export()))
         assert not any(isinstance(part, escnn.nn.R2Conv) for part in exported.modules())
         assert relative(exported(x), module.eval()(t(x)).tensor) < 1e-6
-        exported(torch.randn(1, t.size, 5, 5))
+        exported(torch.randn(1, t.size, 5, 5))  # another grid than any it has met
     chained = SequentialModule(escnn.nn.R2Conv(t, t, 3), steerable_block(t, heads=1)).eval()
     assert relative(chained.export()(x), chained(t(x)).tensor) < 1e-5
 
