@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from escnn_attn.compat import one_state_dict
 from escnn_attn.fields import IsotypicLayout, require_planar
+from escnn_attn.testing import assert_equivariant, stated_tolerance
 from escnn_attn.tokens import Tokens, domain_of, from_tokens, grid_tokens, require_type, to_tokens
 
 
@@ -90,8 +91,6 @@ class TokenModule(EquivariantModule):
         Raises:
             AssertionError: if an error is larger.
         """
-        from escnn_attn.testing import assert_equivariant, stated_tolerance
-
         bound = max(rtol, 10 * stated_tolerance(self))
         on_points = assert_equivariant(self, domain="points", tolerance=bound)
         return on_points + assert_equivariant(self, domain="grid", tolerance=rtol)

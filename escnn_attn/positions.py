@@ -1,5 +1,6 @@
 r"""Position embeddings: how attention knows where tokens are, and where to extend it."""
 
+import copy
 import functools
 import math
 
@@ -45,8 +46,8 @@ class PositionEmbedding(nn.Module):
         self.channels = len(head_type)
         self.coefficients = head_type.size // len(head_type)
 
-    def bind(self, x_query: Tensor, x_key: Tensor, key: tuple | None = None) -> "PositionEmbedding | BoundRotary":
-        """An embedding ready for one call of attention; `key` names positions that queries and keys share (see `Tokens`)."""
+    def bind(self, x_query: Tensor, x_key: Tensor, key: tuple | None = None) -> "PositionEmbedding":
+        """This embedding, made ready for one call of attention; `key` names the positions, where they recur (see `Tokens`)."""
         return self
 
     def encode_query(self, q: Tensor, x: Tensor) -> Tensor:
@@ -128,20 +129,25 @@ class RotaryEmbedding(PositionEmbedding):
         self.radians = [float(w) for w in 2 * np.pi / spread]
         self.functions = PlanarFunctions.of(head_type)
         self.max_frequency = max_frequency(head_type)
-        self._known: dict[tuple, Rotation] = {}
+        self._known: dict[tuple, tuple[Rotation, Rotation]] = {}
+        self._bound: tuple[Rotation, Rotation] | None = None
 
-    def bind(self, x_query: Tensor, x_key: Tensor, key: tuple | None = None) -> "BoundRotary":
+    def bind(self, x_query: Tensor, x_key: Tensor, key: tuple | None = None) -> "RotaryEmbedding":
+        bound = copy.copy(self)
+        bound._bound = self._rotations(x_query, x_key, key)
+        return bound
+
+    def _rotations(self, x_query: Tensor, x_key: Tensor, key: tuple | None) -> tuple[Rotation, Rotation]:
         # a plain table, not a buffer: a buffer would be rounded by .float() and, made in forward, upset DDP
         known = (key, x_query.dtype, x_query.device, self.tolerance)
-        rotation = None if key is None else self._known.get(known)
-        if rotation is None:
-            counts = self.sample_counts(x_query, x_key)
-            rotation = self._rotation(x_query, counts)
-            if key is None and x_key is not x_query:
-                return BoundRotary(rotation, self._rotation(x_key, counts), self.turn_values)
+        if key is not None and known in self._known:
+            return self._known[known]
+        counts = self.sample_counts(x_query, x_key)
+        query = self._rotation(x_query, counts)
+        rotations = query, query if x_key is x_query else self._rotation(x_key, counts)
         if key is not None:
-            self._known[known] = rotation
-        return BoundRotary(rotation, rotation, self.turn_values)
+            self._known[known] = rotations
+        return rotations
 
     def sample_counts(self, x_query: Tensor, x_key: Tensor) -> list[int | None]:
         """Number of rotations each frequency is sampled on, for the given positions; None for finite groups."""
@@ -165,16 +171,20 @@ class RotaryEmbedding(PositionEmbedding):
         return Rotation(blocks)
 
     def encode_query(self, q: Tensor, x: Tensor) -> Tensor:
-        return self.bind(x, x).encode_query(q, x)
+        return self._at(x)[0].encode(q)
 
     def encode_key(self, k: Tensor, x: Tensor) -> Tensor:
-        return self.bind(x, x).encode_key(k, x)
+        return self._at(x)[1].encode(k)
 
     def encode_value(self, v: Tensor, x: Tensor) -> Tensor:
-        return self.bind(x, x).encode_value(v, x)
+        return self._at(x)[1].encode(v, self.turn_values)
 
     def decode(self, out: Tensor, x: Tensor) -> Tensor:
-        return self.bind(x, x).decode(out, x)
+        return self._at(x)[0].decode(out, self.turn_values)
+
+    def _at(self, x: Tensor) -> tuple[Rotation, Rotation]:
+        """The tables of queries and keys, as bound, or else of tokens at x alone."""
+        return self._bound or self._rotations(x, x, None)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, wavelengths={self.wavelengths}, tolerance={self.tolerance:g}"
@@ -188,28 +198,6 @@ class QueryKeyRotaryEmbedding(RotaryEmbedding):
 
     initial_gain = 1.0
     turn_values = False
-
-
-class BoundRotary:
-    """The hooks of a rotary embedding for one pair of positions."""
-
-    def __init__(self, query: Rotation, key: Rotation, turn_values: bool) -> None:
-        self.query, self.key, self.turn_values = query, key, turn_values
-
-    def encode_query(self, q: Tensor, x: Tensor) -> Tensor:
-        return self.query.encode(q)
-
-    def encode_key(self, k: Tensor, x: Tensor) -> Tensor:
-        return self.key.encode(k)
-
-    def encode_value(self, v: Tensor, x: Tensor) -> Tensor:
-        return self.key.encode(v, self.turn_values)
-
-    def decode(self, out: Tensor, x: Tensor) -> Tensor:
-        return self.query.decode(out, self.turn_values)
-
-    def bias(self, x_query: Tensor, x_key: Tensor) -> None:
-        return None
 
 
 def diameter(x_query: Tensor, x_key: Tensor) -> float:

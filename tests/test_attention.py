@@ -322,6 +322,25 @@ def test_diameter_is_that_of_all_pairs(points):
     assert diameter(x[:, :0], y[:, :0]) == 0
 
 
+class StillValues(RotaryEmbedding):
+    """A user's change of one hook of an embedding of this library."""
+
+    def encode_value(self, v, x):
+        return self._at(x)[1].encode(v, turn=False)
+
+    def decode(self, out, x):
+        return self._at(x)[0].decode(out, turn=False)
+
+
+def test_overridden_hooks_of_a_subclass_are_used():
+    torch.manual_seed(1)
+    mine = attention_on("C3", position=StillValues)
+    torch.manual_seed(1)
+    theirs = attention_on("C3", position=QueryKeyRotaryEmbedding)
+    x = cloud(mine.in_type)
+    torch.testing.assert_close(mine(x).tensor / mine.gain[0], theirs(x).tensor / theirs.gain[0])
+
+
 class LogDistance(PositionEmbedding):
     """A user's own embedding, as one would write it outside the package: nearer tokens in log-distance count more."""
 
