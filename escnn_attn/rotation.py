@@ -9,7 +9,7 @@ from escnn.gspaces import GSpace2D
 from escnn.nn import FieldType
 from torch import Tensor
 
-from escnn_attn.fields import require_planar
+from escnn_attn.fields import frequency, require_planar, spectral_representation
 from escnn_attn.functional import analyze, rotate_pairs, synthesize
 from escnn_attn.sampling import IrrepId, group_samples, synthesis_matrix
 
@@ -30,6 +30,13 @@ class PlanarFunctions:
 
     @classmethod
     def of(cls, head_type: FieldType) -> "PlanarFunctions":
+        """The functions that the fields of a type are coefficients of; a ValueError if they are not spectral fields."""
+        rho, group = head_type.representations[0], head_type.fibergroup
+        limit = max(frequency(group, irrep) for irrep in rho.irreps)
+        if not head_type.uniform or rho != spectral_representation(group, limit):
+            raise ValueError(
+                f"expected copies of one spectral representation (fourier_type with a max_frequency), got {head_type}"
+            )
         return cls(require_planar(head_type)._sg_id, tuple(dict.fromkeys(head_type.representations[0].irreps)))
 
     @property

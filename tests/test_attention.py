@@ -77,6 +77,13 @@ def test_without_enough_samples_equivariance_is_lost(rng):
     assert max(cloud_errors(module, cloud(t, radius=10.0), rng)) > 1e-2
 
 
+@pytest.mark.parametrize("limit", [0, 1, 3])
+def test_band_limits_other_than_that_of_the_types(limit):
+    t = fourier_type(planar_gspace("O2"), 2, 2)
+    module = SteerableSelfAttention(t, heads=1, max_frequency=limit, position=partial(RotaryEmbedding, tolerance=1e-10))
+    assert worst(equivariance_error(module, domain="points")) < 1e-9
+
+
 @pytest.mark.parametrize("name", GROUPS)
 def test_translations_are_exact(name):
     module = attention_on(name)
@@ -374,6 +381,13 @@ def test_a_users_position_embedding(name):
 def test_senseless_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         SteerableSelfAttention(mixed_type("SO2"), **options)
+
+
+def test_heads_that_are_not_functions_on_the_group_are_refused():
+    with pytest.raises(ValueError, match="spectral representation"):
+        RotaryEmbedding(fourier_type(planar_gspace("C4"), 2), 1)
+    with pytest.raises(ValueError, match="spectral representation"):
+        RotaryEmbedding(mixed_type("SO2", 2), 1)
 
 
 def test_wrong_inputs_are_refused():

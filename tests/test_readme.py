@@ -1,0 +1,21 @@
+"""The Python of the README runs."""
+
+import re
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_examples_run():
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    names: dict = {}
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), names)
+    assert names["network"](names["image"](names["torch"].randn(1, 1, 29, 29))).shape == (1, 1, 15, 15)
+
+
+def test_the_scripts_it_names_exist():
+    named = set(re.findall(r"scripts/\w+\.py", README.read_text()))
+    assert named
+    assert [name for name in named if not (README.parent / name).is_file()] == []
