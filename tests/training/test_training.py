@@ -177,7 +177,6 @@ def run(*overrides: str) -> subprocess.CompletedProcess:
     return done
 
 
-@pytest.mark.slow
 def test_a_multirun_ends_with_a_table_and_a_picture(tmp_path):
     done = run("-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
     assert "rotated %" in done.stdout
@@ -185,7 +184,6 @@ def test_a_multirun_ends_with_a_table_and_a_picture(tmp_path):
     assert len(list(tmp_path.glob("*/results.json"))) == 2
 
 
-@pytest.mark.slow
 def test_two_processes_train_together(tmp_path):
     run("trainer.devices=2", f"hydra.run.dir={tmp_path}")
     results = json.loads((tmp_path / "results.json").read_text())
@@ -193,7 +191,6 @@ def test_two_processes_train_together(tmp_path):
     assert 0 <= results["test"]["rotated"] <= 1
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_leaves_a_checkpoint_to_resume_from(tmp_path):
     command = [sys.executable, "scripts/train.py", *SMALL, "epochs=500", "data.batch_size=100", f"hydra.run.dir={tmp_path}"]
     root = Path(__file__).parents[2]
@@ -212,6 +209,5 @@ def test_an_interrupted_run_leaves_a_checkpoint_to_resume_from(tmp_path):
         f"epochs={epoch + 2}",
         "data.batch_size=100",
         f"hydra.run.dir={tmp_path}/again",
-        folder=tmp_path,
     )
     assert "rotated" in done.stdout
