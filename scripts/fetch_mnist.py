@@ -1,14 +1,11 @@
-"""Fetches MNIST into the cache, and makes rotated MNIST from it: `python scripts/fetch_mnist.py [folder]`."""
-
-import sys
+"""Fetches MNIST into the cache, and makes rotated MNIST from it: `python scripts/fetch_mnist.py`."""
 
 from escnn_attn.training.data import RotatedMNIST
 from escnn_attn.training.mnist import cache_folder
 
 
 def main() -> None:
-    folder = sys.argv[1] if len(sys.argv) > 1 else None
-    RotatedMNIST(folder).prepare_data()
+    RotatedMNIST().prepare_data()
     print(f"MNIST and rotated MNIST are in {cache_folder()}")
 
 

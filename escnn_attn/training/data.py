@@ -139,17 +139,22 @@ class RotatedMNIST(DigitsDataModule):
         return images[chosen], labels[chosen]
 
     def _stored(self) -> Arrays:
-        """The 62,000 rotated images, made once and kept in the cache."""
+        """The 62,000 rotated images: of the folder named, or else made once and kept in the cache."""
+        if self.folder is not None:
+            return self._rotated()
         path = cache_folder() / f"rotated_mnist-{self.RECIPE_SEED}.npz"
         if not path.exists():
-            images, labels = load_mnist(self.folder)
-            rng = np.random.default_rng(self.RECIPE_SEED)
-            chosen = rng.permutation(len(labels))[:62_000]
-            rotated = rotate_images(images[chosen], rng.uniform(0, 360, len(chosen)))
+            images, labels = self._rotated()
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_aside(path, lambda aside: np.savez(aside, images=rotated, labels=labels[chosen]))
+            write_aside(path, lambda aside: np.savez(aside, images=images, labels=labels))
         with np.load(path) as stored:
             return stored["images"], stored["labels"]
+
+    def _rotated(self) -> Arrays:
+        images, labels = load_mnist(self.folder)
+        rng = np.random.default_rng(self.RECIPE_SEED)
+        chosen = rng.permutation(len(labels))[:62_000]
+        return rotate_images(images[chosen], rng.uniform(0, 360, len(chosen))), labels[chosen]
 
 
 def make_digits(target: Path, folder: str | None = None) -> None:

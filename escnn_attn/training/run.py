@@ -45,7 +45,11 @@ def train(config: DictConfig) -> dict[str, Any]:
     )
     trainer: pl.Trainer = instantiate(config.trainer)
     start = time.monotonic()
-    trainer.fit(module, datamodule, ckpt_path=config.ckpt_path)
+    try:
+        trainer.fit(module, datamodule, ckpt_path=config.ckpt_path)
+    except (KeyboardInterrupt, SystemExit):
+        print(f"\ninterrupted; to resume: ckpt_path={trainer.default_root_dir}/checkpoints/interrupted.ckpt")
+        raise
     minutes = (time.monotonic() - start) / 60
     results = {
         "name": config.name,

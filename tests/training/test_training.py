@@ -166,6 +166,14 @@ def test_configurations_instantiate(overrides):
     assert 30_000 < parameters < (500_000 if "experiment=rotmnist" in overrides else 70_000)
 
 
+def test_an_experiment_overrides_the_defaults_and_the_command_line_an_experiment():
+    with initialize_config_module("escnn_attn.conf", version_base="1.3"):
+        config = compose("train", overrides=["experiment=rotmnist", "angle_images=7"])
+    assert (config.name, config.model.channels, config.data.batch_size) == ("rotmnist", 32, 64)
+    assert config.module.label_smoothing == 0.1
+    assert config.angle_images == 7
+
+
 def run(*overrides: str) -> subprocess.CompletedProcess:
     given = {override.split("=")[0] for override in overrides}
     few = ["data.batch_size=500", "angle_images=5", "threads=1"]
@@ -202,6 +210,7 @@ def test_an_interrupted_run_leaves_a_checkpoint_to_resume_from(tmp_path):
     output, _ = process.communicate(timeout=60)
     checkpoint = tmp_path / "checkpoints" / "interrupted.ckpt"
     assert checkpoint.exists(), output
+    assert f"ckpt_path={checkpoint}" in output
     assert process.returncode != 0
     epoch = torch.load(checkpoint, weights_only=True)["epoch"]
     done = run(
