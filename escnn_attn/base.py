@@ -4,6 +4,7 @@ import copy
 from abc import abstractmethod
 
 import escnn.nn
+import torch
 from escnn.group import GroupElement
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from torch import Tensor, nn
@@ -138,8 +139,21 @@ class SequentialModule(escnn.nn.SequentialModule):
         super().__init__(*modules)
         one_state_dict(self)
 
-    def forward(self, x: GeometricTensor, **context: Tensor | int | None) -> GeometricTensor:
+    def train(self, mode: bool = True) -> "SequentialModule":
+        # escnn's convolutions expand their filters on entering eval mode: as constants, so that a copy can be made
+        with torch.no_grad():
+            return super().train(mode)
+
+    def forward(
+        self,
+        x: GeometricTensor,
+        *,
+        batch: Tensor | None = None,
+        batch_size: int | None = None,
+        mask: Tensor | None = None,
+    ) -> GeometricTensor:
         require_type(x, self.in_type)
+        context = {"batch": batch, "batch_size": batch_size, "mask": mask}
         for module in filter(None, self._modules.values()):
             x = module(x, **context) if isinstance(module, TokenModule | SequentialModule) else module(x)
         return x

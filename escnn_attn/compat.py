@@ -11,6 +11,7 @@ if int(np.__version__.split(".")[0]) >= 2:
     )
 
 import escnn.group._numerical
+import torch
 from escnn.nn import FieldType
 from torch import Tensor, nn
 
@@ -31,14 +32,14 @@ FieldType.__deepcopy__ = _share  # pyright: ignore[reportAttributeAccessIssue]
 def one_state_dict(module: nn.Module) -> None:
     """Gives a module with escnn convolutions the same `state_dict` in train and eval mode (escnn issue 1).
 
-    escnn's convolutions hold their expanded filter as a persistent buffer in eval mode only. It is a function of the
-    weights, so it is left out when saving, and ignored (and rebuilt, in eval mode) when loading.
+    escnn's convolutions and linear maps hold their expanded weights as persistent buffers in eval mode only. They are
+    functions of the weights, so they are left out when saving, and ignored (and rebuilt, in eval mode) when loading.
     """
 
     def expanded(owner: nn.Module, prefix: str) -> Iterator[tuple[str, Tensor | None]]:
         for name, child in owner.named_modules(prefix=prefix.removesuffix(".")):
             if hasattr(child, "basisexpansion"):
-                for buffer in ("filter", "expanded_bias"):
+                for buffer in ("filter", "matrix", "expanded_bias"):
                     yield f"{name}.{buffer}".removeprefix("."), child._buffers.get(buffer)
 
     def leave_out(owner: nn.Module, state: dict, prefix: str, _metadata: dict) -> None:
@@ -52,8 +53,10 @@ def one_state_dict(module: nn.Module) -> None:
                 state[key] = value
 
     def rebuild(owner: nn.Module, _incompatible: object) -> None:
-        if not owner.training:
-            owner.train().eval()
+        with torch.no_grad():
+            for child in owner.modules():
+                if hasattr(child, "basisexpansion") and not child.training:
+                    child.train().eval()
 
     module.register_state_dict_post_hook(leave_out)
     module.register_load_state_dict_pre_hook(supply)

@@ -12,7 +12,7 @@ from escnn_attn.base import TokenModule
 from escnn_attn.fields import IsotypicLayout, Multiplicities, max_frequency, spectral_type
 from escnn_attn.functional import Features, analyze, from_coefficients, invariants, synthesize, to_coefficients
 from escnn_attn.linear import IsotypicLinear
-from escnn_attn.sampling import Constant, group_samples, nonlinearity_samples, synthesis_matrix
+from escnn_attn.sampling import Constant, aliasing, group_samples, nonlinearity_samples, synthesis_matrix
 from escnn_attn.tokens import Tokens
 
 
@@ -103,7 +103,7 @@ class FourierFeedForward(FunctionFeedForward):
     Args:
         in_type: any field type on the plane, of input and output.
         expansion: width of the hidden layer, relative to the input.
-        samples: number of rotations; None for the smallest multiple of 4 whose measured aliasing is below `tolerance`.
+        samples: number of rotations (of continuous groups; finite ones take all elements); None for the smallest multiple of 4 whose measured aliasing is below `tolerance`.
         tolerance: relative error under rotations, for Gaussian input.
 
     Shape:
@@ -119,11 +119,11 @@ class FourierFeedForward(FunctionFeedForward):
     factors = 1
 
     def __init__(self, in_type: FieldType, expansion: float = 2, samples: int | None = None, tolerance: float = 1e-3) -> None:
-        limit = max_frequency(in_type)
-        if samples is not None and samples <= 2 * limit:
+        limit, continuous = max_frequency(in_type), in_type.fibergroup.continuous
+        if continuous and samples is not None and samples <= 2 * limit:
             raise ValueError(f"band limit {limit} needs more than {2 * limit} samples, got {samples}")
         super().__init__(in_type, expansion, lambda limit: samples or nonlinearity_samples(F.gelu, limit, tolerance))
-        self.tolerance = tolerance if in_type.fibergroup.continuous else 0.0
+        self.tolerance = 0.0 if not continuous else tolerance if samples is None else aliasing(F.gelu, limit, samples)
 
     def activate(self, values: Tensor) -> Tensor:
         return F.gelu(values)

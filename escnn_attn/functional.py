@@ -97,10 +97,11 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Args:
         x: (…, 2·w), all real parts before all imaginary parts.
-        cos: broadcastable to (…, w); no gradient flows to the angles.
+        cos: broadcastable to (…, w), float32 or float64 whatever x is; no gradient flows to the angles.
         sin: broadcastable to (…, w).
     """
-    return RotatePairs.apply(x, cos.to(x.dtype), sin.to(x.dtype))
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return RotatePairs.apply(x.to(wide), cos.to(wide), sin.to(wide)).to(x.dtype)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -147,6 +148,6 @@ def invariants(features: Features, trivial: list[bool]) -> Tensor:
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of (b, t, c) over the tokens of each sample, zero where a sample has none."""
     if mask is None:
-        return x.mean(dim=1)
+        return x.sum(dim=1) / max(1, x.shape[1])
     weight = mask[..., None].to(x.dtype)
     return (x * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)

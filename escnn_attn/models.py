@@ -1,5 +1,7 @@
 """Whole networks, built from plain numbers and names."""
 
+import copy
+import math
 from collections.abc import Callable, Sequence
 
 import escnn.nn
@@ -33,8 +35,8 @@ def convolution_stem(
 ) -> escnn.nn.SequentialModule:
     """Steerable convolutions of escnn that turn an image into a coarser grid of Fourier fields.
 
-    Each convolution but the last is followed by a norm and an ELU on samples of the group. Odd images with odd kernels
-    and stride 2 keep the rotation centre on a pixel or a corner: 29 to 15 to 8.
+    Each convolution but the last is followed by a norm and an ELU on samples of the group. A stride keeps the rotation
+    centre where it divides the side of the image minus 1, as in 29 to 15 to 8.
 
     Args:
         in_type: type of the image.
@@ -55,7 +57,9 @@ def convolution_stem(
     for index, (size, stride) in enumerate(zip(kernel_sizes, strides, strict=True)):
         if index:
             layers += [SteerableRMSNorm(hidden), _pointwise(hidden)]
-        layers.append(escnn.nn.R2Conv(types[index], types[index + 1], size, stride=stride, padding=size // 2))
+        convolution = escnn.nn.R2Conv(types[index], types[index + 1], size, stride=stride, padding=size // 2)
+        # escnn shares kernel bases between all convolutions of the process: .double() on one network would break others
+        layers.append(copy.deepcopy(convolution))
     return escnn.nn.SequentialModule(*layers)
 
 
@@ -85,7 +89,11 @@ class SteerableTransformer(EquivariantModule):
         stem: makes the stem of the image type and the token type: `convolution_stem`, or a partial of it or another.
 
     Shape:
-        images (b, in_channels, h, w), as a tensor or a geometric tensor of `in_type`, to logits (b, classes).
+        images (b, in_channels, h, w), as a tensor or a geometric tensor of `in_type`, to logits (b, classes); h − 1 and
+        w − 1 must be multiples of the strides of the stem (of 4, by default), unless the group is trivial.
+
+    Raises:
+        ValueError: for images of a shape with which strides would lose the rotation centre, naming the next that will do.
 
     Example:
         >>> import torch
@@ -134,12 +142,24 @@ class SteerableTransformer(EquivariantModule):
                 raise ValueError(f"expected images (b, {self.in_type.size}, h, w), got {tuple(images.shape)}")
             images = GeometricTensor(images, self.in_type)
         tensor = require_type(images, self.in_type).tensor
+        self._require_centred(*tensor.shape[2:])
         x = self.stem(GeometricTensor(tensor * disc_window(*tensor.shape[2:]).to(tensor), self.in_type))
         tokens = disc_tokens(grid_tokens(x.tensor, self.blocks.in_layout))
         return self.pool.pool_tokens(self.blocks.forward_tokens(tokens))
 
+    def _require_centred(self, *sides: int) -> None:
+        """Raises a ValueError where the stem's strides would move the rotation centre off the coarser grid."""
+        strides = (m.stride for m in self.stem.modules() if isinstance(m, escnn.nn.R2Conv))
+        step = math.prod(s if isinstance(s, int) else s[0] for s in strides)
+        if self.in_type.fibergroup.order() != 1 and any((side - 1) % step for side in sides):
+            fitting = " × ".join(str(side + (1 - side) % step) for side in sides)
+            raise ValueError(
+                f"images of {' × '.join(map(str, sides))} lose their rotation centre under the strides of the stem "
+                f"({step} in all): pad them to {fitting}"
+            )
+
     def train(self, mode: bool = True) -> "SteerableTransformer":
-        # escnn's convolutions expand their filters on entering eval mode: as constants, so that a copy can be made
+        # as in SequentialModule: filters are expanded as constants
         with torch.no_grad():
             return super().train(mode)
 

@@ -142,9 +142,11 @@ class RotaryEmbedding(PositionEmbedding):
         known = (key, x_query.dtype, x_query.device, self.tolerance)
         if key is not None and known in self._known:
             return self._known[known]
-        counts = self.sample_counts(x_query, x_key)
-        query = self._rotation(x_query, counts)
-        rotations = query, query if x_key is x_query else self._rotation(x_key, counts)
+        # made under inference mode, tables that are kept could not serve a later training step
+        with torch.inference_mode(x_query.is_inference() and key is None), torch.no_grad():
+            counts = self.sample_counts(x_query, x_key)
+            query = self._rotation(x_query, counts)
+            rotations = query, query if x_key is x_query else self._rotation(x_key, counts)
         if key is not None:
             self._known[known] = rotations
         return rotations

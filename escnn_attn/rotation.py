@@ -82,7 +82,7 @@ class FrequencyBlock:
 
     def encode(self, coefficients: Tensor, turn: bool) -> Tensor:
         """Coefficients (r, b, t, h, 2, F) to values (b, t, h, 2·n·f) on the samples, multiplied by the phases."""
-        values = synthesize(coefficients[..., self.frequencies], self.matrix)
+        values = synthesize(coefficients[..., self.frequencies], self.matrix.to(coefficients.dtype))
         values = values.permute(1, 2, 3, 4, 0, 5).flatten(3)
         return rotate_pairs(values, self.cos, self.sin) if turn else values
 
@@ -91,7 +91,7 @@ class FrequencyBlock:
         if turn:
             values = rotate_pairs(values, self.cos, -self.sin)
         values = values.unflatten(-1, (2, self.matrix.shape[0], -1))
-        return analyze(values.permute(4, 0, 1, 2, 3, 5), self.matrix)
+        return analyze(values.permute(4, 0, 1, 2, 3, 5), self.matrix.to(values.dtype))
 
 
 class Rotation:

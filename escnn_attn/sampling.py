@@ -150,20 +150,27 @@ def nonlinearity_samples(function: Callable[[Tensor], Tensor], max_frequency: in
     Raises:
         ValueError: if more than `MAX_SAMPLES` rotations would be needed.
     """
-    coefficients = torch.randn(512, 2 * max_frequency + 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for samples in range(4 * (2 * max_frequency // 4 + 1), MAX_SAMPLES + 1, 4):
+        if aliasing(function, max_frequency, samples) < tolerance:
+            return samples
+    raise ValueError(f"aliasing of {function} stays above {tolerance:g} up to {MAX_SAMPLES} rotations; take a larger tolerance")
+
+
+def aliasing(function: Callable[[Tensor], Tensor], max_frequency: int, samples: int) -> float:
+    """Relative error, root mean square, by which a pointwise nonlinearity on `samples` rotations fails to commute.
+
+    See `nonlinearity_samples`; the rotation is by half the spacing of the samples, where the error is largest.
+    """
+    draw = torch.Generator().manual_seed(0)
+    coefficients = torch.randn(512, 2 * max_frequency + 1, dtype=torch.float64, generator=draw)
     frequencies = torch.arange(1, max_frequency + 1, dtype=torch.float64)
 
-    def apply(samples: int, offset: float) -> Tensor:
+    def apply(offset: float) -> Tensor:
         angles = torch.arange(samples, dtype=torch.float64) * (2 * np.pi / samples) + offset
         waves = torch.outer(angles, frequencies)
         matrix = torch.cat([torch.full((samples, 1), 0.5**0.5), waves.cos(), waves.sin()], 1) * 2**0.5
         matrix = matrix / (2 * max_frequency + 1) ** 0.5
         return function(coefficients @ matrix.T) @ matrix / samples
 
-    for samples in range(4 * (2 * max_frequency // 4 + 1), MAX_SAMPLES + 1, 4):
-        reference = apply(samples, 0.0)
-        # the error is periodic in the spacing of the samples and largest half-way between them
-        error = (apply(samples, np.pi / samples) - reference).norm() / reference.norm()
-        if error < tolerance:
-            return samples
-    raise ValueError(f"aliasing of {function} stays above {tolerance:g} up to {MAX_SAMPLES} rotations; take a larger tolerance")
+    reference = apply(0.0)
+    return ((apply(np.pi / samples) - reference).norm() / reference.norm()).item()

@@ -51,7 +51,12 @@ def equivariance_error(
         ValueError: if an element does not act exactly on a grid.
     """
     in_type = _in_type(module)
-    module = copy.deepcopy(module).to(dtype).eval()
+    was_training = module.training
+    with torch.no_grad():  # escnn's modules can be copied in train mode, or with filters that were expanded so
+        module.train()
+        twin = copy.deepcopy(module).to(dtype).eval()
+        module.train(was_training)
+    module = twin
     rng = np.random.default_rng(seed)
     if elements is None:
         elements = lattice_elements(in_type.gspace) if domain == "grid" else random_elements(in_type.fibergroup, 8, rng)

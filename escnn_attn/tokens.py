@@ -45,9 +45,10 @@ def grid_positions(height: int, width: int) -> Tensor:
         >>> grid_positions(1, 2).tolist()
         [[[-0.5, 0.0], [0.5, 0.0]]]
     """
-    y = (height - 1) / 2 - torch.arange(height, dtype=torch.float64)
-    x = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(1, -1, 2)
+    with torch.inference_mode(False):  # what is kept must do for training too
+        y = (height - 1) / 2 - torch.arange(height, dtype=torch.float64)
+        x = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
+        return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(1, -1, 2)
 
 
 def require_type(x: object, expected: FieldType) -> GeometricTensor:
@@ -80,7 +81,7 @@ class Domain:
         if self.slots is None:
             return x.T[None]
         padded = x.new_zeros(self.shape[0] * self.shape[1], x.shape[1]).index_copy(0, self.slots, x)
-        return padded.view(*self.shape, -1).transpose(1, 2)
+        return padded.view(*self.shape, x.shape[1]).transpose(1, 2)
 
     def collect(self, x: Tensor) -> Tensor:
         """The inverse of `spread`."""
@@ -95,13 +96,15 @@ def domain_of(x: GeometricTensor, batch: Tensor | None = None, batch_size: int |
     """The domain of a geometric tensor, with clouds told apart by `batch`, one index a point.
 
     Raises:
-        ValueError: if `batch` is given for a grid, has a wrong length or dtype, or an index outside `batch_size`.
+        ValueError: if `batch` is given for a grid, has a wrong length or dtype, or an index outside `batch_size`, or `batch_size` comes alone.
     """
     if x.coords is None:
         if batch is not None:
             raise ValueError("batch tells the clouds of flattened points apart, but this tensor is a grid (it has no coords)")
         return Domain((x.shape[0], *x.shape[2:]))
     points = x.coords.shape[0]
+    if batch is None and batch_size not in (None, 1):
+        raise ValueError(f"batch_size is {batch_size}, but there is no batch to tell the clouds apart")
     if batch is None:
         return Domain((1, points), x.coords)
     if batch.shape != (points,) or batch.dtype != torch.long:
@@ -169,8 +172,9 @@ def _padding(x: GeometricTensor, domain: Domain, mask: Tensor | None) -> Tensor 
 @lru_cache(maxsize=64)
 def disc_window(height: int, width: int) -> Tensor:
     """1 on the pixels (height, width) of the largest centred disc of a grid, and 0 beyond, with an edge one pixel wide."""
-    radius = grid_positions(height, width).norm(dim=-1).view(height, width)
-    return (min(height, width) / 2 - radius + 0.5).clamp(0, 1)
+    with torch.inference_mode(False):
+        radius = grid_positions(height, width).norm(dim=-1).view(height, width)
+        return (min(height, width) / 2 - radius + 0.5).clamp(0, 1)
 
 
 def disc_tokens(tokens: Tokens) -> Tokens:

@@ -48,12 +48,13 @@ def test_quarter_turns_of_a_grid_are_exact(name, position):
 
 @pytest.mark.parametrize("name", ["SO2", "O2"])
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6, 1e-9])
-@pytest.mark.parametrize("limit", [1, 2, 4])
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
 @pytest.mark.parametrize("distance", [2.0, 20.0])
 def test_continuous_elements_keep_the_tolerance_asked(name, tolerance, limit, distance, rng):
     """At arbitrary positions, with queries and keys large enough for sharp attention."""
-    t = fourier_type(planar_gspace(name), 4, limit)
+    t = fourier_type(planar_gspace(name), 8, limit)
     module = SteerableSelfAttention(t, heads=2, position=partial(RotaryEmbedding, tolerance=tolerance)).double()
+    assert 2 * np.pi / module.position.radians[0] == pytest.approx(6)
     x = cloud(t, points=30, radius=distance / 2)
     errors = cloud_errors(module, t(3 * x.tensor, x.coords), rng)
     assert max(errors) < 10 * tolerance
@@ -257,6 +258,51 @@ def test_bfloat16_autocast_is_close():
         low = module(x).tensor
     assert low.dtype == torch.bfloat16
     assert relative(low.float(), module(x).tensor) < 3e-2
+
+
+@pytest.mark.parametrize("features", [torch.float32, torch.float64])
+@pytest.mark.parametrize("coords", [torch.float32, torch.float64])
+def test_features_and_coords_of_different_dtypes(features, coords):
+    module = attention_on("SO2").to(features)
+    x = cloud(module.in_type)
+    out = module(module.in_type(x.tensor.to(features), x.coords.to(coords))).tensor
+    assert out.dtype == features
+    assert relative(out.double(), attention_on_twin(module)(x).tensor) < 1e-4
+
+
+def attention_on_twin(module):
+    import copy
+
+    return copy.deepcopy(module).double()
+
+
+def test_bfloat16_modules_run():
+    module = attention_on("SO2").bfloat16()
+    x = module.in_type(torch.randn(1, module.in_type.size, 5, 5))
+    low = module(module.in_type(x.tensor.bfloat16())).tensor
+    assert low.dtype == torch.bfloat16
+    assert relative(low.float(), module.float()(x).tensor) < 5e-2
+
+
+@pytest.mark.parametrize("domain", ["grid", "points"])
+def test_training_after_inference_mode(domain):
+    module = attention_on("O2")
+    t = module.in_type
+    x = cloud(t) if domain == "points" else t(torch.randn(1, t.size, 6, 5, dtype=torch.float64))
+    with torch.inference_mode():
+        before = module(x).tensor.clone()
+    out = module(x).tensor
+    out.sum().backward()
+    torch.testing.assert_close(out.detach(), before)
+
+
+def test_no_points_at_all():
+    module = attention_on("SO2")
+    nothing = module.in_type(torch.zeros(0, module.in_type.size).double(), torch.zeros(0, 2).double())
+    assert module(nothing).tensor.shape == (0, module.out_type.size)
+    assert module(nothing, batch=torch.zeros(0, dtype=torch.long), batch_size=3).tensor.shape == (0, module.out_type.size)
+    with pytest.raises(ValueError, match="no batch to tell"):
+        module(nothing, batch_size=3)
 
 
 def test_number_of_samples_is_invisible():

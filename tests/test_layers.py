@@ -180,6 +180,13 @@ def test_fourier_feedforward_of_the_trivial_group_is_an_ordinary_one():
     assert relative(module(t(x)).tensor, expected) < 1e-5
 
 
+def test_a_chosen_number_of_samples_states_its_aliasing():
+    module = FourierFeedForward(fourier_type(planar_gspace("SO2"), 2, 3), samples=8)
+    assert 1e-2 < module.tolerance < 1
+    module.check_equivariance()
+    assert FourierFeedForward(fourier_type(planar_gspace("C8"), 2), samples=4).tolerance == 0
+
+
 def test_too_few_samples_are_refused():
     with pytest.raises(ValueError, match="more than 6 samples"):
         FourierFeedForward(fourier_type(planar_gspace("SO2"), 2, 3), samples=6)
@@ -208,6 +215,14 @@ def test_pooling_of_clouds_is_one_row_each():
     alone = pool(t(x.tensor[batch == 2], x.coords[batch == 2])).tensor
     assert relative(out[2:3], alone) < 1e-13
     assert out[[1, 3]].abs().max() == 0
+
+
+def test_pooling_of_nothing_is_zero():
+    t = mixed_type("C3")
+    pool = InvariantPooling(t)
+    nothing = t(torch.zeros(0, t.size), torch.zeros(0, 2))
+    assert pool(nothing).tensor.tolist() == [[0.0] * pool.out_type.size]
+    assert pool(nothing, batch=torch.zeros(0, dtype=torch.long), batch_size=2).shape == (2, pool.out_type.size)
 
 
 @pytest.mark.parametrize("layer", LAYERS)

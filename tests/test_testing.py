@@ -1,5 +1,6 @@
 """The checker catches a broken twin of each module."""
 
+import escnn.nn
 import pytest
 import torch
 from escnn.nn import EquivariantModule, FieldType
@@ -81,14 +82,18 @@ def test_a_broken_twin_is_caught(name):
 def test_a_network_with_a_broken_convolution_is_caught():
     model = SteerableTransformer("SO2", channels=2, max_frequency=1, depth=1)
     assert_equivariant(model, dtype=torch.float32, size=29)
-    model.train = lambda mode=True: model  # keeps the filters below
-    model.eval = model.train
-    for module in model.modules():
-        if hasattr(module, "basisexpansion"):
-            module.training = False
-            module.filter = torch.randn_like(module.filter)
+    convolution = next(module for module in model.modules() if hasattr(module, "basisexpansion"))
+    filters, bias = convolution.expand_parameters()
+    convolution.expand_parameters = lambda: (torch.randn_like(filters), bias)
     with pytest.raises(AssertionError, match="not equivariant"):
         assert_equivariant(model, dtype=torch.float32, size=29)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_escnns_own_modules_are_checked_in_either_mode(mode):
+    convolution = escnn.nn.R2Conv(TYPE, TYPE, 3, padding=1).train(mode)
+    assert_equivariant(convolution, dtype=torch.float32)
+    assert convolution.training is mode
 
 
 class Constant(EquivariantModule):

@@ -137,9 +137,45 @@ def test_copies_in_either_mode(mode):
 
 def test_double_on_one_model_leaves_others_alone():
     one, other = small_model("SO2"), small_model("SO2")
-    equivariance_error(one, size=29)
-    assert one(torch.randn(1, 1, 29, 29)).dtype == torch.float32
+    assert one.double()(torch.randn(1, 1, 29, 29).double()).dtype == torch.float64
     assert other(torch.randn(1, 1, 29, 29)).dtype == torch.float32
+    assert small_model("SO2")(torch.randn(1, 1, 29, 29)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("side", [27, 28, 31, 64])
+def test_images_that_would_lose_their_rotation_centre_are_refused(side):
+    fitting = {27: 29, 28: 29, 31: 33, 64: 65}[side]
+    with pytest.raises(ValueError, match=f"pad them to {fitting} × {fitting}"):
+        small_model("C4")(torch.randn(1, 1, side, side))
+    assert worst(equivariance_error(small_model("C4"), size=fitting)) < 1e-5
+    small_model("trivial")(torch.randn(1, 1, side, side))
+
+
+def test_a_frozen_stem_takes_up_loaded_weights():
+    source, target = small_model("SO2"), small_model("SO2")
+    target.stem.eval()
+    target.load_state_dict(source.state_dict())
+    x = torch.randn(1, 1, 29, 29)
+    assert torch.equal(target.eval()(x), source.eval()(x))
+
+
+def test_chains_copy_in_eval_mode():
+    module = chain("D4").eval()
+    x = module.in_type(torch.randn(1, 1, 15, 15))
+    assert torch.equal(copy.deepcopy(module)(x).tensor, module(x).tensor)
+
+
+def test_escnns_linear_after_pooling_has_one_state_dict():
+    t = fourier_type(planar_gspace("D4"), 2)
+
+    def head():
+        pool = InvariantPooling(t)
+        return SequentialModule(pool, escnn.nn.Linear(pool.out_type, pool.out_type))
+
+    source, target = head().eval(), head()
+    target.load_state_dict(source.state_dict())
+    x = t(torch.randn(2, t.size, 3, 3))
+    assert relative(target.eval()(x).tensor, source(x).tensor) < 1e-6
 
 
 def test_autocast_of_the_network():

@@ -23,6 +23,7 @@ class AveragedWeights(EMAWeightAveraging):
 
     def __init__(self, decay: float = 0.99) -> None:
         super().__init__(decay=decay, use_buffers=False)
+        self._swapped = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         pl_module.train()  # a new escnn convolution holds its eval-mode buffers until the first switch of modes
@@ -39,6 +40,11 @@ class AveragedWeights(EMAWeightAveraging):
                 kept = average.clone()
                 average.copy_(current)
                 current.copy_(kept)
+        self._swapped = not self._swapped
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if self._swapped:  # interrupted during validation: a checkpoint that is written now must not mistake the two
+            self._swap_models(pl_module)
 
     def _copy_average_to_current(self, pl_module: pl.LightningModule) -> None:
         with _train_mode(pl_module):

@@ -1,5 +1,7 @@
 """The LightningModule that trains an image classifier."""
 
+import math
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -68,19 +70,32 @@ class ImageClassifier(pl.LightningModule):
         return loss
 
     def configure_optimizers(self) -> dict[str, Any]:
-        decayed = [p for p in self.parameters() if p.requires_grad and (p.dim() > 1)]
-        other = [p for p in self.parameters() if p.requires_grad and p.dim() <= 1]
+        trained = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        # the weights of escnn's convolutions are vectors: coefficients of their kernel bases
+        decayed = [p for name, p in trained if p.dim() > 1 or name.endswith(".weights")]
+        other = [p for name, p in trained if not (p.dim() > 1 or name.endswith(".weights"))]
         groups = [{"params": decayed}, {"params": other, "weight_decay": 0.0}]
         rate = self.hparams["learning_rate"]
         optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=self.hparams["weight_decay"])
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=rate,
-            total_steps=max(2, int(self.trainer.estimated_stepping_batches)),
-            pct_start=self.hparams["warmup"],
-            cycle_momentum=False,
-        )
+        total = self.trainer.estimated_stepping_batches
+        if total == float("inf"):
+            raise ValueError("the schedule needs to know its end: expected epochs or max_steps, got neither")
+        schedule = partial(one_cycle, total=max(1, int(total)), warmup=self.hparams["warmup"])
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def one_cycle(step: int, total: int, warmup: float) -> float:
+    """Factor of the learning rate: linear warm-up over a fraction of the steps, then cosine decay to zero.
+
+    Example:
+        >>> [round(one_cycle(step, 100, 0.1), 2) for step in (0, 9, 10, 55, 100)]
+        [0.1, 1.0, 1.0, 0.5, 0.0]
+    """
+    start = warmup * total
+    if step < start:
+        return min(1.0, (step + 1) / start)
+    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - start) / max(1.0, total - start)))
 
 
 def _arguments(names: dict[str, Any]) -> dict[str, Any]:

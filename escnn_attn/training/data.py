@@ -65,7 +65,11 @@ class DigitsDataModule(pl.LightningDataModule):
         # seeded by epoch, also without several processes, so that a resumed run sees the batches of an unbroken one
         replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         sampler = DistributedSampler(self.datasets["train"], replicas, rank, shuffle=True, seed=self.seed)
-        return DataLoader(self.datasets["train"], self.batch_size, sampler=sampler, num_workers=self.workers, drop_last=True)
+        # a last, smaller batch is left out, unless it is the only one
+        drop_last = len(sampler) >= self.batch_size
+        return DataLoader(
+            self.datasets["train"], self.batch_size, sampler=sampler, num_workers=self.workers, drop_last=drop_last
+        )
 
     def val_dataloader(self) -> DataLoader:
         return DataLoader(self.datasets["validation"], 256, num_workers=self.workers)

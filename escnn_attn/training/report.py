@@ -31,10 +31,10 @@ def report(results: list[dict[str, Any]], folder: Path) -> None:
     if not results:
         return
     sets = list(dict.fromkeys(name for r in results for name in r["test"]))
-    table = Table("model", "parameters", "minutes", *(f"{name} %" for name in sets))
+    table = Table("model", "seed", "parameters", "minutes", *(f"{name} %" for name in sets))
     for r in results:
         accuracies = (f"{100 * r['test'][name]:.1f}" if name in r["test"] else "" for name in sets)
-        table.add_row(r["name"], f"{r['parameters']:,}", f"{r['minutes']:.1f}", *accuracies)
+        table.add_row(r["name"], str(r["seed"]), f"{r['parameters']:,}", f"{r['minutes']:.1f}", *accuracies)
     Console(width=100).print(table)
     picture = folder / "accuracy_by_angle.png"
     plot_accuracy_by_angle(results, picture)

@@ -48,7 +48,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     try:
         trainer.fit(module, datamodule, ckpt_path=config.ckpt_path)
     except (KeyboardInterrupt, SystemExit):
-        print(f"\ninterrupted; to resume: ckpt_path={trainer.default_root_dir}/checkpoints/interrupted.ckpt")
+        print(f"\ninterrupted; to resume from the last whole epoch: ckpt_path={trainer.default_root_dir}/checkpoints/last.ckpt")
         raise
     minutes = (time.monotonic() - start) / 60
     results = {
@@ -57,12 +57,14 @@ def train(config: DictConfig) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in module.parameters()),
         "epochs": trainer.current_epoch,
         "minutes": round(minutes, 2),
-        "validation": float(trainer.callback_metrics["validation/accuracy"]),
+        "seed": config.seed,
+        "validation": trainer.validate(module, datamodule, verbose=False)[0]["validation/accuracy"],
     }
     if config.test:
         tested = trainer.test(module, datamodule, verbose=False)
         results["test"] = {name: pairs[f"{name}/accuracy"] for name, pairs in zip(datamodule.test_sets, tested, strict=True)}
     if trainer.is_global_zero:
+        save_results(Path(trainer.default_root_dir) / "results.json", results)
         if config.test:
             results["angles"] = ANGLES
             results["accuracy_by_angle"] = accuracy_by_angle(module, datamodule, config.angle_images)
