@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: train test
 
 train: .venv/installed  ## train the steerable and the plain transformer on upright digits, test both rotated
-	$(BIN)/python scripts/train.py -m model=steerable,plain
+	$(BIN)/python scripts/train.py -m model=steerable,plain threads=1
 
 test: .venv/installed  ## format, lint, types, doctests and tests
 	$(BIN)/ruff format --check .
