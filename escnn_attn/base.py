@@ -155,5 +155,15 @@ class SequentialModule(escnn.nn.SequentialModule):
         require_type(x, self.in_type)
         context = {"batch": batch, "batch_size": batch_size, "mask": mask}
         for module in filter(None, self._modules.values()):
-            x = module(x, **context) if isinstance(module, TokenModule | SequentialModule) else module(x)
+            if isinstance(module, TokenModule | SequentialModule):
+                x = module(x, **context)
+                continue
+            if any(value is not None for value in context.values()) and any(
+                isinstance(m, TokenModule) for m in module.modules()
+            ):
+                raise TypeError(
+                    f"{type(module).__name__} does not pass batch and mask on to the attention inside it: nest an "
+                    "escnn_attn.SequentialModule instead"
+                )
+            x = module(x)
         return x

@@ -251,6 +251,10 @@ def test_sequential_module_passes_batch_on():
     outer = SequentialModule(SequentialModule(attention))
     assert torch.equal(outer(x, batch=batch).tensor, attention(x, batch=batch).tensor)
     assert not torch.equal(outer(x).tensor, attention(x, batch=batch).tensor)
+    forgetful = SequentialModule(escnn.nn.SequentialModule(attention))
+    assert torch.equal(forgetful(x).tensor, attention(x).tensor)
+    with pytest.raises(TypeError, match="does not pass batch and mask on"):
+        forgetful(x, batch=batch)
 
 
 def test_sequential_module_loads_a_state_of_the_other_mode():
