@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from escnn_attn.compat import one_state_dict
 from escnn_attn.fields import IsotypicLayout, require_planar
 from escnn_attn.testing import assert_equivariant, stated_tolerance
-from escnn_attn.tokens import Tokens, domain_of, from_tokens, grid_tokens, require_type, to_tokens
+from escnn_attn.tokens import Domain, Tokens, domain_of, from_tokens, grid_tokens, require_type, to_tokens
 
 
 class TokenModule(EquivariantModule):
@@ -65,8 +65,11 @@ class TokenModule(EquivariantModule):
         """
         x = require_type(x, self.in_type)
         domain = domain_of(x, batch, batch_size)
-        tokens = self.forward_tokens(to_tokens(x, self.in_layout, domain, mask))
-        return from_tokens(tokens, self.out_type, self.out_layout, domain)
+        return self.output(to_tokens(x, self.in_layout, domain, mask), domain)
+
+    def output(self, tokens: Tokens, domain: Domain) -> GeometricTensor:
+        """The geometric tensor that `forward` returns, from the tokens of its input."""
+        return from_tokens(self.forward_tokens(tokens), self.out_type, self.out_layout, domain)
 
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the output for an input (b, c, height, width) or (points, c)."""

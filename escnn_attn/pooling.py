@@ -6,7 +6,7 @@ from torch import Tensor
 
 from escnn_attn.base import TokenModule
 from escnn_attn.functional import invariants, masked_mean
-from escnn_attn.tokens import Tokens, domain_of, grid_tokens, require_type, to_tokens
+from escnn_attn.tokens import Domain, Tokens, grid_tokens
 
 
 class InvariantPooling(TokenModule):
@@ -48,16 +48,7 @@ class InvariantPooling(TokenModule):
         """The invariants (b, c') of plain tensors (b, c, h, w)."""
         return self.pool_tokens(grid_tokens(x, self.in_layout))
 
-    def forward(
-        self,
-        x: GeometricTensor,
-        *,
-        batch: Tensor | None = None,
-        batch_size: int | None = None,
-        mask: Tensor | None = None,
-    ) -> GeometricTensor:
-        x = require_type(x, self.in_type)
-        tokens = to_tokens(x, self.in_layout, domain_of(x, batch, batch_size), mask)
+    def output(self, tokens: Tokens, domain: Domain) -> GeometricTensor:
         return GeometricTensor(self.pool_tokens(tokens), self.out_type)
 
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:

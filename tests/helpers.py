@@ -1,12 +1,24 @@
 """Field types of every kind, and plain measurements, for all tests."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from escnn.group import change_basis
 from escnn.nn import FieldType, GeometricTensor
 
-from escnn_attn import fourier_type, planar_gspace
+from escnn_attn import (
+    NoPosition,
+    QueryKeyRotaryEmbedding,
+    RotaryEmbedding,
+    SteerableSelfAttention,
+    SteerableTransformer,
+    fourier_type,
+    planar_gspace,
+    steerable_block,
+)
 
+POSITIONS = {"rotary": RotaryEmbedding, "query-key rotary": QueryKeyRotaryEmbedding, "none": NoPosition}
 GROUPS = ["trivial", "C1", "C2", "C3", "C8", "D1", "D2", "D3", "D4", "SO2", "O2"]
 
 
@@ -49,3 +61,11 @@ def assert_every_parameter_has_gradient(module: torch.nn.Module) -> None:
         if parameter.numel():
             assert parameter.grad is not None, f"{name} has no gradient"
             assert parameter.grad.abs().sum() > 0, f"{name} has a zero gradient"
+
+
+def attention_on(name: str, **options) -> SteerableSelfAttention:
+    return SteerableSelfAttention(mixed_type(name), heads=3, head_channels=4, **options).double()
+
+
+def small_model(group: str, **options) -> SteerableTransformer:
+    return SteerableTransformer(group, channels=4, max_frequency=2, depth=2, block=partial(steerable_block, heads=2), **options)

@@ -1,0 +1,167 @@
+"""What attention takes: clouds, masks, dtypes, and what it refuses."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from escnn_attn import (
+    RotaryEmbedding,
+    SteerableSelfAttention,
+    fourier_type,
+    planar_gspace,
+)
+from escnn_attn.tokens import grid_positions
+
+from .helpers import POSITIONS, attention_on, cloud, mixed_type, relative
+
+
+@pytest.mark.parametrize("name", ["C3", "SO2"])
+def test_clouds_of_unequal_sizes_do_not_see_each_other(name):
+    module = attention_on(name, position=partial(RotaryEmbedding, max_distance=8.0))
+    x = cloud(module.in_type, points=11)
+    batch = torch.tensor([1, 0, 1, 1, 3, 0, 1, 3, 1, 0, 3])
+    out = module(x, batch=batch, batch_size=5).tensor
+    for b in (0, 1, 3):
+        alone = module(module.in_type(x.tensor[batch == b], x.coords[batch == b])).tensor
+        assert relative(out[batch == b], alone) < 1e-12
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_masked_tokens_change_nothing_whatever_they_hold(position):
+    module = attention_on("C3", position=POSITIONS[position])
+    t = module.in_type
+    x = torch.randn(3, t.size, 3, 4, dtype=torch.float64)
+    mask = torch.ones(3, 3, 4, dtype=torch.bool)
+    mask[0, 1:] = False
+    mask[2] = False
+    poisoned = x.masked_fill(~mask[:, None], float("nan"))
+    out, other = module(t(x), mask=mask).tensor, module(t(poisoned), mask=mask).tensor
+    assert torch.equal(out, other)
+    assert out.masked_select(~mask[:, None].expand_as(out)).abs().max() == 0
+    assert relative(out[1], module(t(x[1:2])).tensor[0]) < 1e-12
+
+
+def test_dropout_drops_whole_fields():
+    t = mixed_type("D4")
+    module = SteerableSelfAttention(t, heads=1, head_channels=2, dropout=0.5)
+    out = module(t(torch.randn(1, t.size, 6, 6))).tensor
+    dropped = 0
+    for start, end in zip(t.fields_start.astype(int), t.fields_end.astype(int)):
+        zero = (out[0, start:end] == 0).all(0)
+        assert torch.equal(zero, (out[0, start:end] == 0).any(0))
+        dropped += zero.double().mean() / len(t)
+    assert 0.4 < dropped < 0.6
+    assert (module.eval()(t(torch.randn(1, t.size, 6, 6))).tensor != 0).all()
+
+
+def test_grid_positions_agree_with_escnn():
+    """(x, y) with y up: the first pixel is top left."""
+    corners = grid_positions(3, 5)[0][[0, 4, -1]]
+    assert corners.tolist() == [[-2, 1], [2, 1], [2, -1]]
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (3, 8)])
+def test_a_grid_is_the_cloud_of_its_pixels(shape):
+    module = attention_on("SO2", position=partial(RotaryEmbedding, tolerance=1e-12))
+    x = torch.randn(1, module.in_type.size, *shape, dtype=torch.float64)
+    points = module.in_type(x.flatten(2)[0].T.contiguous(), grid_positions(*shape)[0])
+    assert relative(module(points).tensor, module(module.in_type(x)).tensor.flatten(2)[0].T) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtypes_are_kept(dtype):
+    module = attention_on("O2").to(dtype)
+    x = module.in_type(torch.randn(1, module.in_type.size, 5, 5, dtype=dtype))
+    assert module(x).tensor.dtype == dtype
+
+
+def test_bfloat16_autocast_is_close():
+    module = attention_on("SO2").float()
+    x = module.in_type(torch.randn(1, module.in_type.size, 5, 5))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = module(x).tensor
+    assert low.dtype == torch.bfloat16
+    assert relative(low.float(), module(x).tensor) < 3e-2
+
+
+@pytest.mark.parametrize("features", [torch.float32, torch.float64])
+@pytest.mark.parametrize("coords", [torch.float32, torch.float64])
+def test_features_and_coords_of_different_dtypes(features, coords):
+    module = attention_on("SO2").to(features)
+    x = cloud(module.in_type)
+    out = module(module.in_type(x.tensor.to(features), x.coords.to(coords))).tensor
+    assert out.dtype == features
+    assert relative(out.double(), attention_on_twin(module)(x).tensor) < 1e-4
+
+
+def attention_on_twin(module):
+    import copy
+
+    return copy.deepcopy(module).double()
+
+
+def test_bfloat16_modules_run():
+    module = attention_on("SO2").bfloat16()
+    x = module.in_type(torch.randn(1, module.in_type.size, 5, 5))
+    low = module(module.in_type(x.tensor.bfloat16())).tensor
+    assert low.dtype == torch.bfloat16
+    assert relative(low.float(), module.float()(x).tensor) < 5e-2
+
+
+@pytest.mark.parametrize("domain", ["grid", "points"])
+def test_training_after_inference_mode(domain):
+    module = attention_on("O2")
+    t = module.in_type
+    x = cloud(t) if domain == "points" else t(torch.randn(1, t.size, 6, 5, dtype=torch.float64))
+    with torch.inference_mode():
+        before = module(x).tensor.clone()
+    out = module(x).tensor
+    out.sum().backward()
+    torch.testing.assert_close(out.detach(), before)
+
+
+def test_no_points_at_all():
+    module = attention_on("SO2")
+    nothing = module.in_type(torch.zeros(0, module.in_type.size).double(), torch.zeros(0, 2).double())
+    assert module(nothing).tensor.shape == (0, module.out_type.size)
+    assert module(nothing, batch=torch.zeros(0, dtype=torch.long), batch_size=3).tensor.shape == (0, module.out_type.size)
+    with pytest.raises(ValueError, match="no batch to tell"):
+        module(nothing, batch_size=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"heads": 0}, "heads must be at least 1"),
+        ({"heads": 2, "head_channels": 3}, "even"),
+        ({"heads": 2, "dropout": 1.0}, r"dropout must be in \[0, 1\)"),
+        ({"heads": 2, "position": partial(RotaryEmbedding, wavelengths=(9.0, 3.0))}, "shortest <= longest"),
+        ({"heads": 2, "position": partial(RotaryEmbedding, tolerance=0.0)}, "positive tolerance"),
+    ],
+)
+def test_senseless_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        SteerableSelfAttention(mixed_type("SO2"), **options)
+
+
+def test_wrong_inputs_are_refused():
+    module = attention_on("C3")
+    t = module.in_type
+    other = fourier_type(planar_gspace("C3"), 2)
+    with pytest.raises(TypeError, match="expected a geometric tensor of type"):
+        module(other(torch.randn(1, 6, 3, 3)))
+    with pytest.raises(TypeError, match="GeometricTensor"):
+        module(torch.randn(1, t.size, 3, 3))
+    with pytest.raises(ValueError, match="this tensor is a grid"):
+        module(t(torch.randn(1, t.size, 3, 3).double()), batch=torch.zeros(3, dtype=torch.long))
+    with pytest.raises(ValueError, match="23 int64 indices"):
+        module(cloud(t), batch=torch.zeros(3, dtype=torch.long))
+    with pytest.raises(ValueError, match="batch_size is 1"):
+        module(cloud(t), batch=torch.arange(23), batch_size=1)
+    with pytest.raises(ValueError, match="bool mask of shape"):
+        module(t(torch.randn(1, t.size, 3, 3).double()), mask=torch.ones(1, 9, dtype=torch.bool))
+    with pytest.raises(ValueError, match="finite coords"):
+        module(t(torch.randn(2, t.size).double(), torch.tensor([[0.0, float("nan")], [0.0, 1.0]])))
+    with pytest.raises(TypeError, match="one gspace"):
+        SteerableSelfAttention(t, mixed_type("D3"), heads=1)

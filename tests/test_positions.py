@@ -1,0 +1,99 @@
+"""Position embeddings, and one as a user would write it."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from escnn_attn import (
+    PositionEmbedding,
+    QueryKeyRotaryEmbedding,
+    RotaryEmbedding,
+    fourier_type,
+    planar_gspace,
+)
+from escnn_attn.positions import diameter
+from escnn_attn.testing import equivariance_error
+
+from .helpers import assert_every_parameter_has_gradient, attention_on, cloud, mixed_type, relative, worst
+
+
+def test_tokens_beyond_the_stated_distance_are_refused():
+    module = attention_on("SO2", position=partial(RotaryEmbedding, max_distance=4.0))
+    module(cloud(module.in_type, radius=1.9))
+    with pytest.raises(ValueError, match="max_distance is 4"):
+        module(cloud(module.in_type, points=60, radius=3.0))
+    with pytest.raises(ValueError, match="max_distance is 4"):
+        module(module.in_type(torch.randn(1, module.in_type.size, 9, 9).double()))
+
+
+def test_a_stated_distance_gives_the_result_of_a_measured_one():
+    module = attention_on("O2", position=partial(RotaryEmbedding, tolerance=1e-10))
+    x = cloud(module.in_type)
+    measured = module(x).tensor
+    module.position.max_distance = 12.0
+    assert relative(module(x).tensor, measured) < 1e-8
+
+
+@pytest.mark.parametrize("points", [1, 2, 30])
+def test_diameter_is_that_of_all_pairs(points):
+    x, y = torch.randn(3, points, 2), 2 * torch.randn(3, 5, 2)
+    together = torch.cat([x, y], dim=1)
+    assert torch.cdist(together, together).max().item() <= diameter(x, y) * 1.0001
+    assert diameter(x, y) <= torch.cdist(together, together).max().item() * 1.006
+    assert diameter(x[:, :0], y[:, :0]) == 0
+
+
+class StillValues(RotaryEmbedding):
+    """A user's change of one hook of an embedding of this library."""
+
+    def encode_value(self, v, x):
+        return self._at(x)[1].encode(v, turn=False)
+
+    def decode(self, out, x):
+        return self._at(x)[0].decode(out, turn=False)
+
+
+def test_overridden_hooks_of_a_subclass_are_used():
+    torch.manual_seed(1)
+    mine = attention_on("C3", position=StillValues)
+    torch.manual_seed(1)
+    theirs = attention_on("C3", position=QueryKeyRotaryEmbedding)
+    x = cloud(mine.in_type)
+    torch.testing.assert_close(mine(x).tensor / mine.gain[0], theirs(x).tensor / theirs.gain[0])
+
+
+class LogDistance(PositionEmbedding):
+    """A user's own embedding, as one would write it outside the package: nearer tokens in log-distance count more."""
+
+    def __init__(self, head_type, heads):
+        super().__init__(head_type, heads)
+        self.slope = torch.nn.Parameter(torch.ones(heads))
+
+    def bias(self, x_query, x_key):
+        return -self.slope[:, None, None] * torch.log1p((x_query[:, :, None] - x_key[:, None]).norm(dim=-1))[:, None]
+
+
+@pytest.mark.parametrize("name", ["SO2", "O2", "C3"])
+def test_a_users_position_embedding(name):
+    module = attention_on(name, position=LogDistance)
+    assert worst(equivariance_error(module, domain="points")) < 1e-12
+    assert worst(equivariance_error(module, domain="grid")) < 1e-12
+    module(cloud(module.in_type)).tensor.pow(2).sum().backward()
+    assert_every_parameter_has_gradient(module)
+
+
+def test_heads_that_are_not_functions_on_the_group_are_refused():
+    with pytest.raises(ValueError, match="spectral representation"):
+        RotaryEmbedding(fourier_type(planar_gspace("C4"), 2), 1)
+    with pytest.raises(ValueError, match="spectral representation"):
+        RotaryEmbedding(mixed_type("SO2", 2), 1)
+
+
+def test_number_of_samples_is_invisible():
+    """A model trained with one tolerance can be evaluated with another."""
+    module = attention_on("O2", position=partial(RotaryEmbedding, tolerance=1e-4))
+    x = cloud(module.in_type)
+    coarse = module(x).tensor
+    module.position.tolerance = 1e-10
+    assert relative(coarse, module(x).tensor) < 1e-3

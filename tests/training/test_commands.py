@@ -1,0 +1,84 @@
+"""Configurations, and the commands as a user runs them: multirun, DDP, interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+
+SMALL = ["model.channels=2", "model.depth=1", "model.max_frequency=1", "epochs=2"]
+
+
+@pytest.mark.parametrize("overrides", [[], ["model=plain"], ["experiment=rotmnist"], ["data=rotmnist", "trainer.devices=2"]])
+def test_configurations_instantiate(overrides):
+    with initialize_config_module("escnn_attn.conf", version_base="1.3"):
+        config = compose("train", overrides=[*overrides, "name=test"])
+    module = instantiate(config.module, _recursive_=False, _convert_="all")
+    assert module(torch.zeros(1, 1, 29, 29)).shape == (1, 10)
+    parameters = sum(p.numel() for p in module.parameters())
+    assert 30_000 < parameters < (500_000 if "experiment=rotmnist" in overrides else 70_000)
+
+
+def test_an_experiment_overrides_the_defaults_and_the_command_line_an_experiment():
+    with initialize_config_module("escnn_attn.conf", version_base="1.3"):
+        config = compose("train", overrides=["experiment=rotmnist", "angle_images=7", "name=rotmnist"])
+    assert (config.name, config.model.channels, config.data.batch_size) == ("rotmnist", 32, 64)
+    assert config.module.label_smoothing == 0.1
+    assert config.angle_images == 7
+
+
+def run(*overrides: str) -> subprocess.CompletedProcess:
+    given = {override.split("=")[0] for override in overrides}
+    few = ["data.batch_size=500", "angle_images=5", "threads=1"]
+    command = [sys.executable, "scripts/train.py", *overrides, *[s for s in [*SMALL, *few] if s.split("=")[0] not in given]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, check=False, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_a_multirun_ends_with_a_table_and_a_picture(tmp_path):
+    done = run("-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    assert "rotated %" in done.stdout
+    assert (tmp_path / "accuracy_by_angle.png").stat().st_size > 1000
+    assert len(list(tmp_path.glob("*/results.json"))) == 2
+
+
+def test_two_processes_train_together(tmp_path):
+    run("trainer.devices=2", f"hydra.run.dir={tmp_path}")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["epochs"] == 2
+    assert 0 <= results["test"]["rotated"] <= 1
+
+
+def test_an_interrupted_run_leaves_a_checkpoint_to_resume_from(tmp_path):
+    command = [sys.executable, "scripts/train.py", *SMALL, "epochs=500", "data.batch_size=100", f"hydra.run.dir={tmp_path}"]
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "checkpoints" / "last.ckpt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    checkpoint = tmp_path / "checkpoints" / "interrupted.ckpt"
+    assert checkpoint.exists(), output
+    assert f"ckpt_path={tmp_path}/checkpoints/last.ckpt" in output
+    assert process.returncode != 0
+    epoch = torch.load(checkpoint, weights_only=True)["epoch"]
+    done = run(
+        f"ckpt_path={checkpoint}",
+        f"epochs={epoch + 2}",
+        "data.batch_size=100",
+        f"hydra.run.dir={tmp_path}/again",
+    )
+    assert "rotated" in done.stdout
