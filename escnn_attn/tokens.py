@@ -177,12 +177,17 @@ def disc_window(height: int, width: int) -> Tensor:
         return (min(height, width) / 2 - radius + 0.5).clamp(0, 1)
 
 
+@lru_cache(maxsize=64)
+def _inside_disc(height: int, width: int) -> Tensor:
+    with torch.inference_mode(False):
+        return (grid_positions(height, width)[0].norm(dim=-1) <= min(height, width) / 2).nonzero()[:, 0]
+
+
 def disc_tokens(tokens: Tokens) -> Tokens:
     """The tokens of a grid whose centres are within its largest centred disc."""
     assert tokens.key is not None
     _, height, width = tokens.key
-    inside = (grid_positions(height, width)[0].norm(dim=-1) <= min(height, width) / 2).nonzero()[:, 0]
-    inside = inside.to(tokens.positions.device)
+    inside = _inside_disc(height, width).to(tokens.positions.device)
     features = tuple(f.index_select(2, inside) for f in tokens.features)
     mask = None if tokens.mask is None else tokens.mask.index_select(1, inside)
     return Tokens(features, tokens.positions.index_select(1, inside), mask, key=("disc", height, width))

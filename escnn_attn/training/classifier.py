@@ -49,8 +49,7 @@ class ImageClassifier(pl.LightningModule):
         return self.model(images)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        loss = self._log("train", batch, self.hparams["label_smoothing"])
-        return loss
+        return self._log("train", batch, self.hparams["label_smoothing"])
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._log("validation", batch)

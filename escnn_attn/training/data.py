@@ -1,5 +1,6 @@
 """Data modules: upright digits that ship with the package, and rotated MNIST."""
 
+from abc import ABC, abstractmethod
 from importlib.resources import files
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def to_input(images: np.ndarray) -> Tensor:
     return F.pad(torch.from_numpy(images).float()[:, None] / 255, (0, 1, 0, 1))
 
 
-class DigitsDataModule(pl.LightningDataModule):
+class DigitsDataModule(pl.LightningDataModule, ABC):
     """Base class: loaders over labelled images that a subclass provides by `arrays`.
 
     Args:
@@ -50,9 +51,9 @@ class DigitsDataModule(pl.LightningDataModule):
         self.batch_size, self.seed, self.workers = batch_size, seed, workers
         self.datasets: dict[str, Dataset] = {}
 
+    @abstractmethod
     def arrays(self) -> dict[str, Arrays]:
         """Images (n, 28, 28) and labels (n,) of uint8 of `"train"`, `"validation"` and each of `test_sets`."""
-        raise NotImplementedError(f"{type(self).__name__} must provide its images by `arrays`")
 
     def setup(self, stage: str | None = None) -> None:
         if not self.datasets:

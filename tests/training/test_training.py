@@ -133,7 +133,7 @@ def test_a_finished_run_can_be_resumed_for_more_epochs(tmp_path):
     fit(tmp_path, epochs=3, ckpt_path=str(tmp_path / "last.ckpt"))
 
 
-def test_fewer_images_than_a_batch_are_still_trained_on(tmp_path):
+def test_fewer_images_than_a_batch_are_still_trained_on():
     data = FewDigits(batch_size=100)
     data.setup()
     assert [len(labels) for _, labels in data.train_dataloader()] == [64]
