@@ -1,33 +1,30 @@
 """Steerable attention for any field type."""
 
-from collections.abc import Callable
+from dataclasses import replace
 
-import torch
 from escnn.nn import FieldType, GeometricTensor
-from torch import Tensor, nn
+from torch import Tensor
 
-from escnn_attn.base import TokenModule
-from escnn_attn.fields import IsotypicLayout, spectral_type
-from escnn_attn.fields import max_frequency as highest_frequency
-from escnn_attn.functional import attend, attention_weights, from_coefficients, to_coefficients
-from escnn_attn.linear import IsotypicLinear
-from escnn_attn.positions import PositionEmbedding, RotaryEmbedding
-from escnn_attn.tokens import Tokens, domain_of, require_type, to_tokens
-
-Position = Callable[[FieldType, int], PositionEmbedding]
+from escnn_attn.domains import domain_of
+from escnn_attn.fields import IsotypicLayout
+from escnn_attn.heads import Position, SteerableAttention
+from escnn_attn.neighborhoods import Neighborhood
+from escnn_attn.positions import RotaryEmbedding
+from escnn_attn.tokens import Tokens, from_tokens, grid_tokens, require_type, to_tokens
 
 
-class SteerableSelfAttention(TokenModule):
+class SteerableSelfAttention(SteerableAttention):
     r"""Multi-head self-attention that is equivariant to translations, rotations and reflections.
 
     Queries, keys and values are functions on the group, c for each head, obtained from the input by equivariant linear
     maps. With their position encodings $Q_i$, $K_j$, $V_j$ (rotary, by default; see `RotaryEmbedding`),
 
-    $$\text{out}_i = W_o\,\mathrm{decode}_i\Bigl[\gamma_h \sum_j
+    $$\text{out}_i = W_o\,\mathrm{decode}_i\Bigl[\gamma_h \sum_{j \in \mathcal{N}(i)}
       \mathrm{softmax}_j\bigl(\langle Q_i, K_j\rangle / \sqrt{d}\bigr) V_j\Bigr],$$
 
     d the number of coefficients of a head, in one fused call with memory linear in the tokens. Inner products of
-    fields that transform by one orthogonal representation are invariant, so the weights are.
+    fields that transform by one orthogonal representation are invariant, so the weights are. Scalars in and directed
+    fields out make a lifting layer.
 
     Args:
         in_type: any field type on the plane.
@@ -37,13 +34,14 @@ class SteerableSelfAttention(TokenModule):
             as wide as the input (rounded up to even, at least 2).
         max_frequency: band limit of the functions; None for the highest frequency in the types, at least 1.
         position: a `PositionEmbedding` class or `functools.partial` of one, called with the head type and `heads`.
+        neighborhood: the tokens $\mathcal{N}(i)$ that a token attends to, `Disc(radius)` or `KNearest(k)`; None for all.
         dropout: probability with which whole output fields are dropped in training.
 
     Shape:
         (b, in_type.size, h, w) to (b, out_type.size, h, w), or (points, in_type.size) to (points, out_type.size).
 
     Raises:
-        TypeError: if the types are not on one planar gspace.
+        TypeError: if the types are not on one planar gspace, or the neighbourhood is none.
         ValueError: if a number does not make sense.
 
     Example:
@@ -63,40 +61,17 @@ class SteerableSelfAttention(TokenModule):
         head_channels: int | None = None,
         max_frequency: int | None = None,
         position: Position = RotaryEmbedding,
+        neighborhood: Neighborhood | None = None,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(in_type, in_type if out_type is None else out_type)
-        if heads < 1:
-            raise ValueError(f"heads must be at least 1, got {heads}")
-        if max_frequency is None:
-            max_frequency = highest_frequency(self.in_type, self.out_type)
-        if head_channels is None:
-            head_channels = default_head_channels(in_type, heads, max_frequency)
-        elif head_channels < 2 or head_channels % 2:
-            raise ValueError(f"head_channels must be even and at least 2 (channels are paired), got {head_channels}")
-        group = in_type.fibergroup
-        self.heads, self.channels = heads, head_channels
-        function = IsotypicLayout(spectral_type(in_type.gspace, 1, max_frequency))
-        self.dims, self.copies = function.dims, list(function.multiplicities.values())
-        self.scale = (head_channels * function.size) ** -0.5
-        wide = {irrep: m * heads * head_channels for irrep, m in function.multiplicities.items()}
-        self.project_in = IsotypicLinear(group, self.in_layout.multiplicities, {i: 3 * m for i, m in wide.items()})
-        self.project_out = IsotypicLinear(group, wide, self.out_layout.multiplicities)
-        self.position = position(spectral_type(in_type.gspace, head_channels, max_frequency), heads)
-        self.gain = nn.Parameter(torch.full((heads,), self.position.initial_gain))
-        self.dropout = FieldDropout(self.out_type, dropout)
+        super().__init__(
+            in_type, in_type, in_type if out_type is None else out_type, heads=heads, head_channels=head_channels,
+            max_frequency=max_frequency, position=position, neighborhood=neighborhood, dropout=dropout,
+        )  # fmt: skip
+        self.project_in = self._projection(self.in_layout.multiplicities, 3)
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
-        x, mask = tokens.positions, tokens.mask
-        position = self.position.bind(x, x, tokens.key)
-        q, k, v = self._functions(tokens)
-        out = attend(
-            position.encode_query(q, x), position.encode_key(k, x), position.encode_value(v, x),
-            self.scale, mask, position.bias(x, x),
-        )  # fmt: skip
-        coefficients = position.decode(out, x).permute(4, 0, 2, 1, 3) * self.gain[:, None].to(out.dtype)
-        features = from_coefficients(coefficients.flatten(3), self.dims, self.copies)
-        return self.dropout(tokens.with_features(self.project_out(features)))
+        return self._mix(tokens, tokens, self._functions(self.project_in(tokens.features), 3), tokens.edges)
 
     def attention_weights(
         self,
@@ -105,57 +80,149 @@ class SteerableSelfAttention(TokenModule):
         batch: Tensor | None = None,
         batch_size: int | None = None,
         mask: Tensor | None = None,
+        edge_index: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> Tensor:
         """The attention weights, (b, h, t, s), for inspection: unlike `forward`, this stores tokens²."""
         x = require_type(x, self.in_type)
-        tokens = to_tokens(x, self.in_layout, domain_of(x, batch, batch_size), mask)
-        at = tokens.positions
-        position = self.position.bind(at, at, tokens.key)
-        q, k, _ = self._functions(tokens)
-        return attention_weights(
-            position.encode_query(q, at), position.encode_key(k, at), self.scale, tokens.mask, position.bias(at, at)
-        )
-
-    def _functions(self, tokens: Tokens) -> tuple[Tensor, ...]:
-        """Queries, keys and values, each as coefficients (b, h, t, c, r), by one product for each irrep."""
-        coefficients = to_coefficients(self.project_in(tokens.features), 3 * self.heads * self.channels)
-        q, k, v = coefficients.unflatten(-1, (3, self.heads, self.channels)).unbind(3)
-        return tuple(part.permute(1, 3, 2, 4, 0) for part in (q, k, v))
+        domain = domain_of(x, batch, batch_size)
+        tokens = to_tokens(x, self.in_layout, domain, mask=mask, weights=weights, edge_index=edge_index)
+        return self._weights(tokens, tokens, self._functions(self.project_in(tokens.features), 3), tokens.edges)
 
 
-class FieldDropout(nn.Module):
-    """Drops whole fields of tokens, of one type with `IsotypicLayout`, so that dropping commutes with the group.
+class SteerableCrossAttention(SteerableAttention):
+    r"""Multi-head attention of one set of tokens to another: of another type, resolution or domain.
+
+    The formula is that of `SteerableSelfAttention`, with queries from `x`, keys and values from `context`. Either may be a
+    grid or flattened clouds, such as points that attend to an image. A grid has the origin at its centre, and
+    `spacing` (`context_spacing`) is the distance of its tokens, in the units of the other's coordinates: for tokens after
+    a stride of 2 beside the full grid, 2.
 
     Args:
-        field_type: type of the tokens.
-        probability: of dropping a field.
+        in_type: any field type on the plane.
+        context_type: type of the context, on the same gspace.
+        out_type: type of the output; None for `in_type`.
+        heads: number of heads.
+        head_channels, max_frequency, position, neighborhood, dropout: as in `SteerableSelfAttention`.
+
+    Shape:
+        x (b, in_type.size, h, w) or (points, in_type.size), context (b, context_type.size, h', w') or
+        (points', context_type.size), to x with out_type.size channels.
+
+    Raises:
+        TypeError: if the types are not on one planar gspace, or the neighbourhood is none.
+        ValueError: if a number does not make sense.
+
+    Example:
+        >>> import torch
+        >>> from escnn_attn import SteerableCrossAttention, fourier_type, planar_gspace
+        >>> so2 = planar_gspace("SO2")
+        >>> points, image = fourier_type(so2, 4, 1), fourier_type(so2, 2, 2)
+        >>> attention = SteerableCrossAttention(points, image, heads=2)
+        >>> attention(points(torch.randn(6, 12), torch.randn(6, 2)), image(torch.randn(1, 10, 9, 9))).shape
+        torch.Size([6, 12])
     """
 
-    def __init__(self, field_type: FieldType, probability: float) -> None:
-        super().__init__()
-        if not 0 <= probability < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {probability}")
-        self.probability = probability
-        fields: dict[tuple, list[int]] = {}
-        for index, rho in enumerate(field_type.representations):
-            for irrep in rho.irreps:
-                fields.setdefault(irrep, []).append(index)
-        self.count = len(field_type)
-        self.fields = list(fields.values())
+    def __init__(
+        self,
+        in_type: FieldType,
+        context_type: FieldType,
+        out_type: FieldType | None = None,
+        *,
+        heads: int,
+        head_channels: int | None = None,
+        max_frequency: int | None = None,
+        position: Position = RotaryEmbedding,
+        neighborhood: Neighborhood | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(
+            in_type, context_type, in_type if out_type is None else out_type, heads=heads, head_channels=head_channels,
+            max_frequency=max_frequency, position=position, neighborhood=neighborhood, dropout=dropout,
+        )  # fmt: skip
+        self.context_type = context_type
+        self.context_layout = IsotypicLayout(context_type)
+        self.project_query = self._projection(self.in_layout.multiplicities, 1)
+        self.project_context = self._projection(self.context_layout.multiplicities, 2)
 
-    def forward(self, tokens: Tokens) -> Tokens:
-        if not self.training or self.probability == 0:
-            return tokens
-        like = tokens.features[0]
-        keep = like.new_empty(*like.shape[1:3], self.count).bernoulli_(1 - self.probability) / (1 - self.probability)
-        return tokens.with_features(tuple(f * keep[..., i] for f, i in zip(tokens.features, self.fields, strict=True)))
+    def forward_tokens(self, tokens: Tokens, context: Tokens) -> Tokens:
+        """Attention of tokens to a context, whose positions are about the same centre; along `tokens.edges` where given."""
+        return self._mix(tokens, context, self._query_key_value(tokens, context), tokens.edges)
 
-    def extra_repr(self) -> str:
-        return f"probability={self.probability}"
+    def forward(
+        self,
+        x: GeometricTensor,
+        context: GeometricTensor,
+        *,
+        batch: Tensor | None = None,
+        context_batch: Tensor | None = None,
+        batch_size: int | None = None,
+        mask: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        context_weights: Tensor | None = None,
+        edge_index: Tensor | None = None,
+        spacing: float = 1.0,
+        context_spacing: float = 1.0,
+    ) -> GeometricTensor:
+        """Attends from x to a context.
+
+        Args:
+            x: of type `in_type`, a grid (b, c, h, w) or points (points, c) with `coords`.
+            context: of type `context_type`, as many samples; the same coordinates.
+            batch: (points,) the cloud of each point of x; None for one cloud.
+            context_batch: (points',) the cloud of each point of the context.
+            batch_size: number of clouds; None for the larger of the two, or that of the grid.
+            mask: (b, h, w) or (points,), True for tokens of x and False for padding.
+            context_mask: the same for the context; tokens of x that nothing is left for get zeros.
+            context_weights: of the shape of `context_mask`, the share of the plane each token stands for.
+            edge_index: (2, edges) indices of points of the context and of x: attention is along these edges.
+            spacing: distance between tokens of x on a grid.
+            context_spacing: distance between tokens of the context on a grid.
+
+        Raises:
+            TypeError: if x or the context is of another type.
+            ValueError: if another argument does not fit, or x and the context have different numbers of samples.
+        """
+        x, context = require_type(x, self.in_type), require_type(context, self.context_type)
+        sizes = [batch_size, *(int(i.max()) + 1 for i in (batch, context_batch) if i is not None and len(i))]
+        sizes += [part.shape[0] for part in (x, context) if part.coords is None]
+        clouds = max(size for size in [*sizes, 1] if size is not None)
+        domain = domain_of(x, batch, clouds if batch is not None else None)
+        context_domain = domain_of(context, context_batch, clouds if context_batch is not None else None)
+        if domain.shape[0] != context_domain.shape[0]:
+            raise ValueError(f"x has {domain.shape[0]} samples, but its context has {context_domain.shape[0]}")
+        edges = None if edge_index is None else domain.edges(edge_index, context_domain)
+        tokens = _spaced(replace(to_tokens(x, self.in_layout, domain, mask=mask), edges=edges), spacing)
+        around = to_tokens(context, self.context_layout, context_domain, mask=context_mask, weights=context_weights)
+        around = _spaced(around, context_spacing)
+        out = self.forward_tokens(_centred_as(around, tokens), around)
+        return from_tokens(out, self.out_type, self.out_layout, domain)
+
+    def forward_grid(self, x: Tensor, context: Tensor) -> Tensor:
+        """The layer on plain tensors of unit spacing, (b, c, h, w) and (b, c', h', w') to (b, c'', h, w)."""
+        tokens = self.forward_tokens(grid_tokens(x, self.in_layout), grid_tokens(context, self.context_layout))
+        return self.out_layout.merge(tokens.features).unflatten(2, x.shape[2:])
+
+    def _query_key_value(self, tokens: Tokens, context: Tokens) -> list[Tensor]:
+        query = self._functions(self.project_query(tokens.features), 1)
+        return [*query, *self._functions(self.project_context(context.features), 2)]
 
 
-def default_head_channels(in_type: FieldType, heads: int, max_frequency: int) -> int:
-    """Channels with which `heads` heads are together as wide as the input, rounded up to even, at least 2."""
-    size = spectral_type(in_type.gspace, 1, max_frequency).size
-    channels = -(-in_type.size // (heads * size))
-    return max(2, channels + channels % 2)
+def _spaced(tokens: Tokens, spacing: float) -> Tokens:
+    """Tokens of a grid with another distance between them."""
+    if spacing == 1:
+        return tokens
+    if tokens.key is None or not spacing > 0:
+        raise ValueError(f"expected a positive spacing, of a grid (points have coords instead), got {spacing}")
+    return replace(tokens, positions=tokens.positions * spacing, key=("spaced", *tokens.key, spacing), shared={})
+
+
+def _centred_as(context: Tokens, tokens: Tokens) -> Tokens:
+    """Tokens with positions about the centre of a context."""
+    if tokens.centre is None and context.centre is None:
+        return tokens
+    shift = sum(sign * t.centre for sign, t in ((1, tokens), (-1, context)) if t.centre is not None)
+    positions = tokens.positions + shift
+    if tokens.mask is not None:
+        positions = positions.masked_fill(~tokens.mask[..., None], 0)
+    return replace(tokens, positions=positions, key=None, shared={})

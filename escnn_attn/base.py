@@ -10,9 +10,10 @@ from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from torch import Tensor, nn
 
 from escnn_attn.compat import one_state_dict
+from escnn_attn.domains import Domain, domain_of
 from escnn_attn.fields import IsotypicLayout, require_planar
 from escnn_attn.testing import assert_equivariant, stated_tolerance
-from escnn_attn.tokens import Domain, Tokens, domain_of, from_tokens, grid_tokens, require_type, to_tokens
+from escnn_attn.tokens import Tokens, from_tokens, grid_tokens, require_type, to_tokens
 
 
 class TokenModule(EquivariantModule):
@@ -50,6 +51,8 @@ class TokenModule(EquivariantModule):
         batch: Tensor | None = None,
         batch_size: int | None = None,
         mask: Tensor | None = None,
+        edge_index: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> GeometricTensor:
         """Applies the layer to a grid or to flattened point clouds.
 
@@ -58,6 +61,9 @@ class TokenModule(EquivariantModule):
             batch: (points,) the index of each point's cloud; None for one cloud.
             batch_size: number of clouds, when trailing ones may be empty.
             mask: (b, height, width) or (points,), True for tokens and False for padding.
+            edge_index: (2, edges) indices of points, key (source) and query (target): attention is along these edges.
+            weights: of the shape of a mask, the share of the plane that each token stands for: attention and pooling then
+                do not depend on how densely a cloud is sampled.
 
         Raises:
             TypeError: if x is not of type `in_type`.
@@ -65,7 +71,8 @@ class TokenModule(EquivariantModule):
         """
         x = require_type(x, self.in_type)
         domain = domain_of(x, batch, batch_size)
-        return self.output(to_tokens(x, self.in_layout, domain, mask), domain)
+        tokens = to_tokens(x, self.in_layout, domain, mask=mask, weights=weights, edge_index=edge_index)
+        return self.output(tokens, domain)
 
     def output(self, tokens: Tokens, domain: Domain) -> GeometricTensor:
         """The geometric tensor that `forward` returns, from the tokens of its input."""
@@ -119,12 +126,12 @@ class ExportedModule(nn.Module):
             for name in [n for n, value in vars(part).items() if isinstance(value, FieldType)]:
                 setattr(part, name, None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.module.forward_grid(x)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.module.forward_grid(*inputs)
 
 
 class SequentialModule(escnn.nn.SequentialModule):
-    """escnn's chain of modules, which also forwards `batch`, `mask` and the like to the modules of this library.
+    """escnn's chain of modules, which also forwards `batch`, `mask`, `edge_index` and the like to the modules of this library.
 
     Example:
         >>> import escnn.nn
@@ -154,9 +161,11 @@ class SequentialModule(escnn.nn.SequentialModule):
         batch: Tensor | None = None,
         batch_size: int | None = None,
         mask: Tensor | None = None,
+        edge_index: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> GeometricTensor:
         require_type(x, self.in_type)
-        context = {"batch": batch, "batch_size": batch_size, "mask": mask}
+        context = {"batch": batch, "batch_size": batch_size, "mask": mask, "edge_index": edge_index, "weights": weights}
         for module in filter(None, self._modules.values()):
             if isinstance(module, TokenModule | SequentialModule):
                 x = module(x, **context)
@@ -165,7 +174,7 @@ class SequentialModule(escnn.nn.SequentialModule):
                 isinstance(m, TokenModule) for m in module.modules()
             ):
                 raise TypeError(
-                    f"{type(module).__name__} does not pass batch and mask on to the attention inside it: nest an "
+                    f"{type(module).__name__} does not pass batch, mask and the like on to the attention inside it: nest an "
                     "escnn_attn.SequentialModule instead"
                 )
             x = module(x)

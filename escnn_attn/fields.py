@@ -107,6 +107,28 @@ def fourier_type(gspace: GSpace, channels: int, max_frequency: int | None = None
     return FieldType(gspace, [gspace.regular_repr] * channels)
 
 
+def field_type(gspace: GSpace, *, scalars: int = 0, vectors: int = 0) -> FieldType:
+    """A type of scalar fields, followed by vector fields, which turn as positions do.
+
+    Args:
+        gspace: a gspace on the plane.
+        scalars: number of trivial fields.
+        vectors: number of fields of `gspace.basespace_action`, such as velocities; under reflections `irrep(1, 1)` of O(2)
+            is another representation.
+
+    Raises:
+        ValueError: if a number is negative, or both are zero.
+
+    Example:
+        >>> from escnn_attn import field_type, planar_gspace
+        >>> field_type(planar_gspace("O2"), scalars=1, vectors=2).size
+        5
+    """
+    if scalars < 0 or vectors < 0 or scalars + vectors == 0:
+        raise ValueError(f"expected scalars or vectors, got {scalars} and {vectors}")
+    return FieldType(gspace, [gspace.trivial_repr] * scalars + [gspace.basespace_action] * vectors)
+
+
 class IsotypicLayout(nn.Module):
     r"""Any field type as isotypic features: for each irrep, all its copies in one tensor.
 

@@ -104,36 +104,47 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return RotatePairs.apply(x.to(wide), cos.to(wide), sin.to(wide)).to(x.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None, bias: Tensor | None) -> Tensor:
-    r"""$\mathrm{softmax}(q k^\top \cdot \text{scale} + \text{bias})\,v$ over the keys that `mask` keeps, in one fused call.
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, keep: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    r"""$\mathrm{softmax}(q k^\top \cdot \text{scale} + \text{bias})\,v$ over the keys that `keep` marks, in one fused call.
 
     Args:
         q: (b, h, t, width).
         k: (b, h, s, width).
         v: (b, h, s, width); a width other than that of the queries would leave the fused path.
         scale: factor of the logits.
-        mask: (b, s), True for keys to attend to; a sample with none gets zeros.
+        keep: bool, broadcastable to (b, h, t, s), True for keys to attend to; the output of a query with none is arbitrary,
+            but finite.
         bias: broadcastable to (b, h, t, s), added to the logits.
     """
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=logit_mask(q, mask, bias), scale=scale)
+    dtype = torch.promote_types(q.dtype, v.dtype)
+    with torch.autocast(q.device.type, enabled=False):  # an embedding may need its queries and keys to stay float32
+        return F.scaled_dot_product_attention(
+            q.to(dtype), k.to(dtype), v.to(dtype), attn_mask=logit_mask(keep, bias, dtype), scale=scale
+        )
 
 
-def attention_weights(q: Tensor, k: Tensor, scale: float, mask: Tensor | None, bias: Tensor | None) -> Tensor:
-    """The weights (b, h, t, s) of `attend`, for inspection: this stores tokens²."""
+def attention_weights(q: Tensor, k: Tensor, scale: float, keep: Tensor | None, bias: Tensor | None) -> Tensor:
+    """The weights (b, h, t, s) of `attend`, for inspection: this stores tokens². Zero for queries without a key."""
     logits = q @ k.mT * scale
-    extra = logit_mask(q, mask, bias)
-    if extra is not None:
-        logits = logits.masked_fill(~extra, float("-inf")) if extra.dtype == torch.bool else logits + extra
-    return logits.softmax(dim=-1)
+    if bias is not None:
+        logits = logits + bias.to(logits.dtype)
+    if keep is None:
+        return logits.softmax(dim=-1)
+    return logits.masked_fill(~keep, float("-inf")).softmax(dim=-1).masked_fill(~keep, 0)
 
 
-def logit_mask(q: Tensor, mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
-    """Padding mask and bias as the `attn_mask` of torch's attention, kept at (b, 1, 1, s) where there is no bias."""
-    if mask is None:
-        return None if bias is None else bias.to(q.dtype)
-    # a sample without any token attends to its (zeroed) padding, and its output is zeroed with it
-    keep = (mask | ~mask.any(dim=-1, keepdim=True))[:, None, None, :]
-    return keep if bias is None else bias.to(q.dtype).masked_fill(~keep, float("-inf"))
+def distances(x: Tensor, y: Tensor) -> Tensor:
+    """Distances (b, t, s) between positions (b, t, 2) and (b, s, 2), without the rounding of `torch.cdist`'s products."""
+    return (x[:, :, None] - y[:, None]).norm(dim=-1)
+
+
+def logit_mask(keep: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Kept keys and bias as the `attn_mask` of torch's attention, expanded no further than they are."""
+    if keep is not None:
+        keep = keep | ~keep.any(dim=-1, keepdim=True)  # a softmax over nothing would be NaN
+    if bias is None:
+        return keep
+    return bias.to(dtype) if keep is None else bias.to(dtype).masked_fill(~keep, float("-inf"))
 
 
 def invariants(features: Features, trivial: list[bool]) -> Tensor:
@@ -145,9 +156,12 @@ def invariants(features: Features, trivial: list[bool]) -> Tensor:
     return torch.cat(list(norms), dim=-1)
 
 
-def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of (b, t, c) over the tokens of each sample, zero where a sample has none."""
-    if mask is None:
+def token_mean(x: Tensor, mask: Tensor | None, weights: Tensor | None) -> Tensor:
+    """Mean of (b, t, c) over the tokens of each sample, weighted where there are weights; zero where a sample has none."""
+    if mask is None and weights is None:
         return x.sum(dim=1) / max(1, x.shape[1])
-    weight = mask[..., None].to(x.dtype)
-    return (x * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+    share = x.new_ones(x.shape[:2]) if weights is None else weights.to(x.dtype).expand(x.shape[:2])
+    if mask is not None:
+        share = share * mask
+    total = share.sum(dim=1, keepdim=True)
+    return torch.einsum("btc,bt->bc", x, share / total.where(total > 0, 1))

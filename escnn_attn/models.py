@@ -1,8 +1,7 @@
 """Whole networks, built from plain numbers and names."""
 
-import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import escnn.nn
 import torch
@@ -11,96 +10,66 @@ from escnn.gspaces import GSpace
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from torch import Tensor, nn
 
-from escnn_attn.attention import Position, SteerableSelfAttention
+from escnn_attn.attention import SteerableSelfAttention
 from escnn_attn.base import TokenModule
 from escnn_attn.compat import one_state_dict
+from escnn_attn.domains import Domain, disc_window, domain_of
 from escnn_attn.feedforward import BilinearFeedForward
-from escnn_attn.fields import fourier_type, planar_gspace, require_planar
-from escnn_attn.fields import max_frequency as max_frequency_of
+from escnn_attn.fields import field_type, fourier_type, planar_gspace, require_planar
+from escnn_attn.heads import Position
+from escnn_attn.linear import SteerableLinear
+from escnn_attn.neighborhoods import Neighborhood
 from escnn_attn.norm import SteerableRMSNorm
 from escnn_attn.pooling import InvariantPooling
 from escnn_attn.positions import RotaryEmbedding
+from escnn_attn.stems import convolution_stem
 from escnn_attn.testing import assert_equivariant
-from escnn_attn.tokens import disc_tokens, disc_window, grid_tokens, require_type
+from escnn_attn.tokens import Tokens, disc_tokens, require_mask, require_type, to_tokens
 from escnn_attn.transformer import SteerableStack, SteerableTransformerBlock
 
-
-def convolution_stem(
-    in_type: FieldType,
-    out_type: FieldType,
-    *,
-    kernel_sizes: Sequence[int] = (9, 5),
-    strides: Sequence[int] = (2, 2),
-    hidden_channels: int | None = None,
-) -> escnn.nn.SequentialModule:
-    """Steerable convolutions of escnn that turn an image into a coarser grid of Fourier fields.
-
-    Each convolution but the last is followed by a norm and an ELU on samples of the group. A stride keeps the rotation
-    centre where it divides the side of the image minus 1, as in 29 to 15 to 8.
-
-    Args:
-        in_type: type of the image.
-        out_type: type of the tokens, copies of one representation.
-        kernel_sizes: one odd number a convolution.
-        strides: one number a convolution.
-        hidden_channels: fields between the convolutions; None for half as many as in `out_type`.
-
-    Raises:
-        ValueError: if the kernel sizes are not odd, or not as many as the strides.
-    """
-    if not kernel_sizes or len(kernel_sizes) != len(strides) or any(k % 2 == 0 for k in kernel_sizes):
-        raise ValueError(f"expected as many odd kernel sizes as strides, got {kernel_sizes} and {strides}")
-    channels = max(1, len(out_type) // 2) if hidden_channels is None else hidden_channels
-    hidden = FieldType(out_type.gspace, [out_type.representations[0]] * channels)
-    layers: list[EquivariantModule] = []
-    types = [in_type, *[hidden] * (len(strides) - 1), out_type]
-    for index, (size, stride) in enumerate(zip(kernel_sizes, strides, strict=True)):
-        if index:
-            layers += [SteerableRMSNorm(hidden), _pointwise(hidden)]
-        convolution = escnn.nn.R2Conv(types[index], types[index + 1], size, stride=stride, padding=size // 2)
-        # escnn shares kernel bases between all convolutions of the process: .double() on one network would break others
-        layers.append(copy.deepcopy(convolution))
-    return escnn.nn.SequentialModule(*layers)
-
-
-def _pointwise(field_type: FieldType) -> EquivariantModule:
-    group, limit = field_type.fibergroup, max_frequency_of(field_type)
-    if not group.continuous:
-        return escnn.nn.ELU(field_type)
-    irreps = list(dict.fromkeys(field_type.representations[0].irreps))
-    return escnn.nn.FourierELU(field_type.gspace, len(field_type), irreps, type="regular", N=max(16, 4 * limit))
+Fields = FieldType | Mapping[str, int] | int
 
 
 class SteerableTransformer(EquivariantModule):
-    r"""An image classifier: steerable convolution stem, transformer blocks, invariant pooling, linear read-out.
+    r"""A steerable transformer: stem, transformer blocks, and a read-out of invariants or of fields.
 
-    Equivariance makes the logits invariant: exactly under quarter turns (and the flips in the group), and, as far as
-    pixels allow, under all rotations. Only the largest centred disc counts, of the image and of the tokens: the corners
-    of a square do not rotate into it. With `group="trivial"` the same code is a plain transformer.
+    Takes images or point clouds, and gives invariant logits of each sample, or fields at each token. Equivariance holds
+    exactly under quarter turns of an image (and the flips in the group), as far as pixels allow under all rotations, and
+    exactly on clouds. For logits of an image only the largest centred disc counts, of the image and of the tokens: the
+    corners of a square do not rotate into it. With `group="trivial"` the same code is a plain transformer.
 
     Args:
         group: name of the group (see `planar_gspace`) or a gspace on the plane.
-        in_channels: channels of the image.
-        classes: number of logits.
+        in_type: fields of the input: a number of scalar channels, a mapping such as `{"scalars": 1, "vectors": 2}` (see
+            `field_type`), or a field type.
+        out_type: a number of invariant logits, or the fields to give at each token, as a mapping or a field type.
         channels: width, in functions on the group.
         max_frequency: band limit L of the functions, for continuous groups.
         depth: number of blocks.
         block: makes a block of a type: `steerable_block`, or `functools.partial` of it or of another factory.
-        stem: makes the stem of the image type and the token type: `convolution_stem`, or a partial of it or another.
+        stem: makes the stem of the input type and the token type: `convolution_stem`, for images, or a partial of it;
+            `SteerableLinear`, for clouds; or another.
 
     Shape:
-        images (b, in_channels, h, w), as a tensor or a geometric tensor of `in_type`, to logits (b, classes); h − 1 and
-        w − 1 must be multiples of the strides of the stem (of 4, by default), unless the group is trivial.
+        images (b, c, h, w), as a tensor or a geometric tensor of `in_type`, or points (points, c) with coords, to logits
+        (b, out_type), or to fields (b, c', h', w') of the tokens of the stem, or (points, c'). h − 1 and w − 1 must be
+        multiples of the strides of the stem (of 4, by default), unless the group is trivial.
 
     Raises:
+        TypeError: for types that are not on the gspace.
         ValueError: for images of a shape with which strides would lose the rotation centre, naming the next that will do.
 
     Example:
         >>> import torch
-        >>> from escnn_attn import SteerableTransformer
+        >>> from escnn_attn import SteerableLinear, SteerableTransformer
         >>> model = SteerableTransformer("SO2", channels=4, max_frequency=1, depth=1)
         >>> model(torch.randn(2, 1, 29, 29)).shape
         torch.Size([2, 10])
+        >>> forces = SteerableTransformer(
+        ...     "O2", in_type={"scalars": 1}, out_type={"vectors": 1}, channels=4, max_frequency=1, depth=1, stem=SteerableLinear
+        ... )
+        >>> forces(forces.in_type(torch.randn(7, 1), torch.randn(7, 2))).shape
+        torch.Size([7, 2])
     """
 
     in_type: FieldType
@@ -110,8 +79,8 @@ class SteerableTransformer(EquivariantModule):
         self,
         group: str | GSpace,
         *,
-        in_channels: int = 1,
-        classes: int = 10,
+        in_type: Fields = 1,
+        out_type: Fields = 10,
         channels: int = 16,
         max_frequency: int = 3,
         depth: int = 3,
@@ -120,32 +89,72 @@ class SteerableTransformer(EquivariantModule):
     ) -> None:
         super().__init__()
         gspace = planar_gspace(group) if isinstance(group, str) else group
-        limit = max_frequency if gspace.fibergroup.continuous else None
-        token_type = fourier_type(gspace, channels, limit)
+        token_type = fourier_type(gspace, channels, max_frequency if gspace.fibergroup.continuous else None)
         require_planar(token_type)
-        self.in_type = FieldType(gspace, [gspace.trivial_repr] * in_channels)
+        self.in_type = _fields(gspace, in_type)
         self.stem = (stem or convolution_stem)(self.in_type, token_type)
         blocks = [(block or steerable_block)(token_type) for _ in range(depth)]
         self.blocks = SteerableStack([*blocks, SteerableRMSNorm(token_type)])
-        self.pool = InvariantPooling(token_type)
-        self.classifier = nn.Linear(self.pool.out_type.size, classes)
-        self.out_type = FieldType(self.pool.out_type.gspace, [self.pool.out_type.gspace.trivial_repr] * classes)
+        if isinstance(out_type, int):
+            self.pool = InvariantPooling(token_type)
+            self.readout = nn.Linear(self.pool.out_type.size, out_type)
+            self.out_type = FieldType(self.pool.out_type.gspace, [self.pool.out_type.gspace.trivial_repr] * out_type)
+        else:
+            self.pool = None
+            self.readout = SteerableLinear(token_type, _fields(gspace, out_type))
+            self.out_type = self.readout.out_type
         one_state_dict(self)
 
-    def forward(self, images: Tensor | GeometricTensor) -> Tensor:
-        return self.classifier(self.invariants(images))
+    def forward(
+        self,
+        x: Tensor | GeometricTensor,
+        *,
+        batch: Tensor | None = None,
+        batch_size: int | None = None,
+        mask: Tensor | None = None,
+        edge_index: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor | GeometricTensor:
+        """Logits (b, classes), or a geometric tensor of `out_type`; the arguments are those of every layer (`TokenModule`)."""
+        x = self._typed(x)
+        domain = domain_of(x, batch, batch_size)
+        if x.coords is None:
+            tokens, domain = self._image_tokens(x, domain, mask=mask, edge_index=edge_index, weights=weights)
+        else:
+            context = {"mask": mask, "edge_index": edge_index, "weights": weights}
+            embedded = self.stem(x, batch=batch, batch_size=batch_size, **context)
+            tokens = to_tokens(embedded, self.blocks.in_layout, domain, **context)
+        tokens = self.blocks.forward_tokens(tokens)
+        if isinstance(self.readout, SteerableLinear):
+            return self.readout.output(tokens, domain)
+        assert self.pool is not None
+        return self.readout(self.pool.pool_tokens(tokens))
 
-    def invariants(self, images: Tensor | GeometricTensor) -> Tensor:
-        """The pooled invariants (b, c) that the classifier reads."""
-        if isinstance(images, Tensor):
-            if images.dim() != 4 or images.shape[1] != self.in_type.size:
-                raise ValueError(f"expected images (b, {self.in_type.size}, h, w), got {tuple(images.shape)}")
-            images = GeometricTensor(images, self.in_type)
-        tensor = require_type(images, self.in_type).tensor
-        self._require_centred(*tensor.shape[2:])
-        x = self.stem(GeometricTensor(tensor * disc_window(*tensor.shape[2:]).to(tensor), self.in_type))
-        tokens = disc_tokens(grid_tokens(x.tensor, self.blocks.in_layout))
-        return self.pool.pool_tokens(self.blocks.forward_tokens(tokens))
+    def _typed(self, x: Tensor | GeometricTensor) -> GeometricTensor:
+        if isinstance(x, Tensor):
+            if x.dim() != 4 or x.shape[1] != self.in_type.size:
+                raise ValueError(f"expected images (b, {self.in_type.size}, h, w), got {tuple(x.shape)}")
+            return GeometricTensor(x, self.in_type)
+        return require_type(x, self.in_type)
+
+    def _image_tokens(
+        self, x: GeometricTensor, domain: Domain, *, mask: Tensor | None, edge_index: Tensor | None, weights: Tensor | None
+    ) -> tuple[Tokens, Domain]:
+        """The tokens that the stem makes of images, and their domain; for logits those of the central disc."""
+        height, width = x.tensor.shape[2:]
+        self._require_centred(height, width)
+        pixels = x.tensor
+        if mask is not None:
+            pixels = pixels.masked_fill(~require_mask(x, mask)[:, None], 0)
+        if self.pool is not None:
+            pixels = pixels * disc_window(height, width).to(pixels)
+        x = self.stem(GeometricTensor(pixels, self.in_type))
+        # tokens lie on every so many pixels, from the first
+        rows, columns = (-(-side // coarse) for side, coarse in zip((height, width), x.tensor.shape[2:], strict=True))
+        mask, weights = (None if part is None else part[:, ::rows, ::columns] for part in (mask, weights))
+        domain = domain_of(x)
+        tokens = to_tokens(x, self.blocks.in_layout, domain, mask=mask, weights=weights, edge_index=edge_index)
+        return tokens if self.pool is None else disc_tokens(tokens), domain
 
     def _require_centred(self, *sides: int) -> None:
         """Raises a ValueError where the stem's strides would move the rotation centre off the coarser grid."""
@@ -163,12 +172,24 @@ class SteerableTransformer(EquivariantModule):
         with torch.no_grad():
             return super().train(mode)
 
-    def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, int]:
-        return (input_shape[0], self.out_type.size)
+    def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the output; of logits of points the number of clouds is not in the shape, and one is assumed."""
+        if self.pool is None:
+            return (input_shape[0], self.out_type.size, *self.stem.evaluate_output_shape(input_shape)[2:])
+        return (input_shape[0] if len(input_shape) == 4 else 1, self.out_type.size)
 
     def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
-        """Checks that quarter turns and flips, as far as the group has them, leave the logits within `rtol`."""
+        """Checks quarter turns and flips of an image, as far as the group has them, to `rtol`."""
         return assert_equivariant(self, size=29, tolerance=rtol)
+
+
+def _fields(gspace: GSpace, fields: Fields) -> FieldType:
+    """A field type from what configurations hold."""
+    if isinstance(fields, FieldType):
+        if fields.gspace != gspace:
+            raise TypeError(f"expected a field type on {gspace}, got one on {fields.gspace}")
+        return fields
+    return field_type(gspace, **({"scalars": fields} if isinstance(fields, int) else fields))
 
 
 def steerable_block(
@@ -177,9 +198,10 @@ def steerable_block(
     heads: int = 4,
     feedforward: Callable[[FieldType], TokenModule] = BilinearFeedForward,
     position: Position = RotaryEmbedding,
+    neighborhood: Neighborhood | None = None,
     dropout: float = 0.0,
     drop_path: float = 0.0,
 ) -> SteerableTransformerBlock:
     """A pre-norm block of self-attention and the given feed-forward layer."""
-    attention = SteerableSelfAttention(field_type, heads=heads, position=position, dropout=dropout)
+    attention = SteerableSelfAttention(field_type, heads=heads, position=position, neighborhood=neighborhood, dropout=dropout)
     return SteerableTransformerBlock(attention, feedforward(field_type), drop_path=drop_path)

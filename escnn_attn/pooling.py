@@ -5,14 +5,16 @@ from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
 from escnn_attn.base import TokenModule
-from escnn_attn.functional import invariants, masked_mean
-from escnn_attn.tokens import Domain, Tokens, grid_tokens
+from escnn_attn.domains import Domain
+from escnn_attn.functional import invariants, token_mean
+from escnn_attn.tokens import Tokens, grid_tokens
 
 
 class InvariantPooling(TokenModule):
     r"""Invariants of a whole sample: the trivial copies and the norms of the other irrep copies, averaged over tokens.
 
-    $y_c = \frac1T \sum_t |x_{c,t}|$, with the sign kept for trivial copies. The output is a tensor of trivial fields
+    $y_c = \frac1T \sum_t |x_{c,t}|$, with the sign kept for trivial copies, and a weighted mean where tokens have
+    `weights`. The output is a tensor of trivial fields
     without base space, ready for `escnn.nn.Linear`.
 
     Args:
@@ -39,7 +41,7 @@ class InvariantPooling(TokenModule):
 
     def pool_tokens(self, tokens: Tokens) -> Tensor:
         """The invariants (b, c) of tokens."""
-        return masked_mean(invariants(tokens.features, self.trivial), tokens.mask)
+        return token_mean(invariants(tokens.features, self.trivial), tokens.mask, tokens.weights)
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         raise TypeError("InvariantPooling ends a stack of tokens: call pool_tokens")

@@ -1,7 +1,6 @@
 r"""Position embeddings: how attention knows where tokens are, and where to extend it."""
 
 import copy
-import functools
 import math
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from escnn.nn import FieldType
 from torch import Tensor, nn
 
+from escnn_attn.domains import diameter
 from escnn_attn.fields import max_frequency
 from escnn_attn.rotation import FrequencyBlock, PlanarFunctions, Rotation
 from escnn_attn.sampling import rotary_samples
@@ -27,7 +27,8 @@ class PositionEmbedding(nn.Module):
     Shape:
         encode_query, encode_key, encode_value: coefficients (b, h, t, c, r) at positions (b or 1, t, 2) to
         (b, h, t, width), one width for all three; decode: (b, h, t, width) to (b, h, t, c, r); bias: positions
-        (b or 1, t, 2) and (b or 1, s, 2) to logits that broadcast to (b, h, t, s), or None.
+        (b or 1, t, 2) and (b or 1, s, 2) to logits that broadcast to (b, h, t, s), or None. With a neighbourhood, bias is
+        called for tiles of a grid, or for the edges of a graph (b of them, t = s = 1), so it must see positions alone.
 
     Example:
         >>> import torch
@@ -46,8 +47,17 @@ class PositionEmbedding(nn.Module):
         self.channels = len(head_type)
         self.coefficients = head_type.size // len(head_type)
 
-    def bind(self, x_query: Tensor, x_key: Tensor, key: tuple | None = None) -> "PositionEmbedding":
-        """This embedding, made ready for one call of attention; `key` names the positions, where they recur (see `Tokens`)."""
+    def bind(
+        self, x_query: Tensor, x_key: Tensor, distance: float | None = None, key: tuple | None = None
+    ) -> "PositionEmbedding":
+        """This embedding, made ready for one call of attention.
+
+        Args:
+            x_query: positions (b or 1, t, 2).
+            x_key: positions (b or 1, s, 2).
+            distance: largest distance between a query and a key of it; None for that of all tokens.
+            key: names the positions, where they recur (see `Tokens`).
+        """
         return self
 
     def encode_query(self, q: Tensor, x: Tensor) -> Tensor:
@@ -132,30 +142,35 @@ class RotaryEmbedding(PositionEmbedding):
         self._known: dict[tuple, tuple[Rotation, Rotation]] = {}
         self._bound: tuple[Rotation, Rotation] | None = None
 
-    def bind(self, x_query: Tensor, x_key: Tensor, key: tuple | None = None) -> "RotaryEmbedding":
+    def bind(
+        self, x_query: Tensor, x_key: Tensor, distance: float | None = None, key: tuple | None = None
+    ) -> "RotaryEmbedding":
         bound = copy.copy(self)
-        bound._bound = self._rotations(x_query, x_key, key)
+        bound._bound = self._rotations(x_query, x_key, distance, key)
         return bound
 
-    def _rotations(self, x_query: Tensor, x_key: Tensor, key: tuple | None) -> tuple[Rotation, Rotation]:
+    def _rotations(
+        self, x_query: Tensor, x_key: Tensor, distance: float | None, key: tuple | None
+    ) -> tuple[Rotation, Rotation]:
         # a plain table, not a buffer: a buffer would be rounded by .float() and, made in forward, upset DDP
-        known = (key, x_query.dtype, x_query.device, self.tolerance)
+        known = (key, distance, x_query.dtype, x_query.device, self.tolerance)
         if key is not None and known in self._known:
             return self._known[known]
         # made under inference mode, tables that are kept could not serve a later training step
         with torch.inference_mode(x_query.is_inference() and key is None), torch.no_grad():
-            counts = self.sample_counts(x_query, x_key)
+            if distance is None and self.functions.continuous:
+                distance = diameter(x_query, x_key)
+            counts = self.sample_counts(distance)
             query = self._rotation(x_query, counts)
             rotations = query, query if x_key is x_query else self._rotation(x_key, counts)
         if key is not None:
             self._known[known] = rotations
         return rotations
 
-    def sample_counts(self, x_query: Tensor, x_key: Tensor) -> list[int | None]:
-        """Number of rotations each frequency is sampled on, for the given positions; None for finite groups."""
-        if not self.functions.continuous:
+    def sample_counts(self, distance: float | None) -> list[int | None]:
+        """Number of rotations each frequency is sampled on, for tokens so far apart; None for finite groups."""
+        if not self.functions.continuous or distance is None:
             return [None] * len(self.radians)
-        distance = diameter(x_query, x_key)
         if self.max_distance is not None:
             if distance > 1.01 * self.max_distance:
                 raise ValueError(f"tokens are up to {distance:.3g} apart, but max_distance is {self.max_distance:g}")
@@ -186,7 +201,7 @@ class RotaryEmbedding(PositionEmbedding):
 
     def _at(self, x: Tensor) -> tuple[Rotation, Rotation]:
         """The tables of queries and keys, as bound, or else of tokens at x alone."""
-        return self._bound or self._rotations(x, x, None)
+        return self._bound or self._rotations(x, x, None, None)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, wavelengths={self.wavelengths}, tolerance={self.tolerance:g}"
@@ -200,21 +215,3 @@ class QueryKeyRotaryEmbedding(RotaryEmbedding):
 
     initial_gain = 1.0
     turn_values = False
-
-
-def diameter(x_query: Tensor, x_key: Tensor) -> float:
-    """The largest distance between two tokens of one sample, overestimated by at most 0.5 %.
-
-    Args:
-        x_query: positions (b or 1, t, 2).
-        x_key: positions (b or 1, s, 2).
-    """
-    angles = torch.arange(16, dtype=x_query.dtype, device=x_query.device) * (math.pi / 16)
-    # multiplied out: a matrix product would lose precision under autocast
-    along = [x[..., :1] * angles.cos() + x[..., 1:] * angles.sin() for x in (x_query.detach(), x_key.detach()) if x.numel()]
-    if not along:
-        return 0.0
-    width = functools.reduce(torch.maximum, [a.amax(1) for a in along]) - functools.reduce(
-        torch.minimum, [a.amin(1) for a in along]
-    )
-    return float(width.max()) / math.cos(math.pi / 32)

@@ -15,7 +15,7 @@ from escnn.gspaces import GSpace
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from torch import Tensor, nn
 
-from escnn_attn.tokens import grid_positions
+from escnn_attn.domains import grid_positions
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 
@@ -35,7 +35,8 @@ def equivariance_error(
     The module is copied, to `dtype` and eval mode; the original is not touched.
 
     Args:
-        module: with `in_type` on the plane; its output may be a geometric tensor or a tensor of invariants.
+        module: with `in_type` on the plane (and `context_type`, where it takes two inputs); its output may be a geometric
+            tensor or a tensor of invariants.
         elements: None for all elements that act exactly on a grid, or on points for all of a small finite group and
             otherwise 8 random ones.
         dtype: of the computation.
@@ -61,16 +62,25 @@ def equivariance_error(
     if elements is None:
         elements = lattice_elements(in_type.gspace) if domain == "grid" else random_elements(in_type.fibergroup, 8, rng)
     draw = torch.Generator().manual_seed(seed)
-    if domain == "points":
-        features = torch.randn(4 * size, in_type.size, dtype=dtype, generator=draw)
-        radius = 3 * torch.rand(4 * size, 1, dtype=dtype, generator=draw).sqrt()
-        angle = 2 * np.pi * torch.rand(4 * size, 1, dtype=dtype, generator=draw)
-        x = GeometricTensor(features, in_type, torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1))
-    else:
-        x = in_type(torch.randn(batch, in_type.size, size, size, dtype=dtype, generator=draw))
+    inputs = [_random(in_type, domain, size, batch, dtype, draw)]
+    if isinstance(context_type := getattr(module, "context_type", None), FieldType):
+        inputs.append(_random(context_type, domain, size + 2, batch, dtype, draw))
     with torch.no_grad():
-        reference = module(x)
-        return [(g, relative_error(module(transform(x, g)), transform(reference, g))) for g in elements]
+        reference = module(*inputs)
+        moved = ((g, module(*(transform(x, g) for x in inputs))) for g in elements)
+        return [(g, relative_error(out, transform(reference, g))) for g, out in moved]
+
+
+def _random(
+    field_type: FieldType, domain: str, size: int, batch: int, dtype: torch.dtype, draw: torch.Generator
+) -> GeometricTensor:
+    """A Gaussian random field on a grid, or on a cloud of points that are uniform in a disc."""
+    if domain == "grid":
+        return field_type(torch.randn(batch, field_type.size, size, size, dtype=dtype, generator=draw))
+    features = torch.randn(4 * size, field_type.size, dtype=dtype, generator=draw)
+    radius = 3 * torch.rand(4 * size, 1, dtype=dtype, generator=draw).sqrt()
+    angle = 2 * np.pi * torch.rand(4 * size, 1, dtype=dtype, generator=draw)
+    return GeometricTensor(features, field_type, torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1))
 
 
 def assert_equivariant(

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from escnn_attn.base import TokenModule
+from escnn_attn.dropout import DropPath
 from escnn_attn.norm import SteerableRMSNorm
 from escnn_attn.tokens import Tokens
 
@@ -71,23 +72,3 @@ class SteerableStack(TokenModule):
             assert isinstance(layer, TokenModule)
             tokens = layer.forward_tokens(tokens)
         return tokens
-
-
-class DropPath(nn.Module):
-    """Zeroes the tokens of a whole sample with the given probability in training, and scales up the others."""
-
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        if not 0 <= probability < 1:
-            raise ValueError(f"drop_path must be in [0, 1), got {probability}")
-        self.probability = probability
-
-    def forward(self, tokens: Tokens) -> Tokens:
-        if not self.training or self.probability == 0:
-            return tokens
-        like = tokens.features[0]
-        keep = like.new_empty(like.shape[1], 1, 1).bernoulli_(1 - self.probability) / (1 - self.probability)
-        return tokens.with_features(tuple(f * keep for f in tokens.features))
-
-    def extra_repr(self) -> str:
-        return f"probability={self.probability}"

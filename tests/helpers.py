@@ -8,8 +8,10 @@ from escnn.group import change_basis
 from escnn.nn import FieldType, GeometricTensor
 
 from escnn_attn import (
+    DistanceBias,
     NoPosition,
     QueryKeyRotaryEmbedding,
+    RadialBias,
     RotaryEmbedding,
     SteerableSelfAttention,
     SteerableTransformer,
@@ -18,7 +20,13 @@ from escnn_attn import (
     steerable_block,
 )
 
-POSITIONS = {"rotary": RotaryEmbedding, "query-key rotary": QueryKeyRotaryEmbedding, "none": NoPosition}
+POSITIONS = {
+    "rotary": RotaryEmbedding,
+    "query-key rotary": QueryKeyRotaryEmbedding,
+    "distance": DistanceBias,
+    "radial": RadialBias,
+    "none": NoPosition,
+}
 GROUPS = ["trivial", "C1", "C2", "C3", "C8", "D1", "D2", "D3", "D4", "SO2", "O2"]
 
 

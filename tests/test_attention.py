@@ -166,7 +166,7 @@ def test_weights_reproduce_the_output():
     """Without positions and with one-hot-like keys, out = Σ weights · values."""
     module = attention_on("C3", position=NoPosition)
     x = cloud(module.in_type, points=6)
-    tokens_v = module._functions(_tokens(module, x))[2]
+    tokens_v = module._functions(module.project_in(_tokens(module, x).features), 3)[2]
     mixed = torch.einsum("bhts,bhscr->bhtcr", module.attention_weights(x), tokens_v)
     from escnn_attn.functional import from_coefficients
 
@@ -176,7 +176,8 @@ def test_weights_reproduce_the_output():
 
 
 def _tokens(module, x):
-    from escnn_attn.tokens import domain_of, to_tokens
+    from escnn_attn.domains import domain_of
+    from escnn_attn.tokens import to_tokens
 
     return to_tokens(x, module.in_layout, domain_of(x))
 

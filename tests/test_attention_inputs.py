@@ -11,7 +11,7 @@ from escnn_attn import (
     fourier_type,
     planar_gspace,
 )
-from escnn_attn.tokens import grid_positions
+from escnn_attn.domains import grid_positions
 
 from .helpers import POSITIONS, attention_on, cloud, mixed_type, relative
 

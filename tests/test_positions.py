@@ -12,7 +12,7 @@ from escnn_attn import (
     fourier_type,
     planar_gspace,
 )
-from escnn_attn.positions import diameter
+from escnn_attn.domains import diameter
 from escnn_attn.testing import equivariance_error
 
 from .helpers import assert_every_parameter_has_gradient, attention_on, cloud, mixed_type, relative, worst

@@ -156,7 +156,7 @@ def test_sequential_module_passes_batch_on():
     assert not torch.equal(outer(x).tensor, attention(x, batch=batch).tensor)
     forgetful = SequentialModule(escnn.nn.SequentialModule(attention))
     assert torch.equal(forgetful(x).tensor, attention(x).tensor)
-    with pytest.raises(TypeError, match="does not pass batch and mask on"):
+    with pytest.raises(TypeError, match="does not pass batch, mask and the like on"):
         forgetful(x, batch=batch)
 
 

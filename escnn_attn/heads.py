@@ -1,0 +1,115 @@
+"""Heads of functions on the group: what self- and cross-attention share."""
+
+from collections.abc import Callable
+
+import torch
+from escnn.nn import FieldType
+from torch import Tensor, nn
+
+from escnn_attn.base import TokenModule
+from escnn_attn.dropout import FieldDropout
+from escnn_attn.fields import IsotypicLayout, Multiplicities, require_planar, spectral_type
+from escnn_attn.fields import max_frequency as highest_frequency
+from escnn_attn.functional import Features, from_coefficients, to_coefficients
+from escnn_attn.linear import IsotypicLinear
+from escnn_attn.neighborhoods import Neighborhood
+from escnn_attn.patterns import AllPairs, AttentionPattern, Graph
+from escnn_attn.positions import PositionEmbedding
+from escnn_attn.tokens import Tokens
+
+Position = Callable[[FieldType, int], PositionEmbedding]
+
+
+class SteerableAttention(TokenModule):
+    """What self- and cross-attention share: heads of functions on the group, from projected queries, keys and values on.
+
+    Args:
+        in_type: type of the queries' tokens.
+        context_type: type of the tokens attended to.
+        out_type: type of the output.
+        heads, head_channels, max_frequency, position, neighborhood, dropout: see `SteerableSelfAttention`.
+    """
+
+    def __init__(
+        self,
+        in_type: FieldType,
+        context_type: FieldType,
+        out_type: FieldType,
+        *,
+        heads: int,
+        head_channels: int | None,
+        max_frequency: int | None,
+        position: Position,
+        neighborhood: Neighborhood | None,
+        dropout: float,
+    ) -> None:
+        super().__init__(in_type, out_type)
+        if require_planar(context_type) != in_type.gspace:
+            raise TypeError(f"expected types on one gspace, got {in_type.gspace} and {context_type.gspace}")
+        if heads < 1:
+            raise ValueError(f"heads must be at least 1, got {heads}")
+        if neighborhood is not None and not isinstance(neighborhood, Neighborhood):
+            raise TypeError(f"expected a neighborhood such as Disc(3.0) or KNearest(16), or None, got {neighborhood!r}")
+        if max_frequency is None:
+            max_frequency = highest_frequency(in_type, context_type, out_type)
+        if head_channels is None:
+            head_channels = default_head_channels(in_type, heads, max_frequency)
+        elif head_channels < 2 or head_channels % 2:
+            raise ValueError(f"head_channels must be even and at least 2 (channels are paired), got {head_channels}")
+        self.heads, self.channels, self.neighborhood = heads, head_channels, neighborhood
+        function = IsotypicLayout(spectral_type(in_type.gspace, 1, max_frequency))
+        self.dims, self.copies = function.dims, list(function.multiplicities.values())
+        self.scale = (head_channels * function.size) ** -0.5
+        #: multiplicities of the irreps in the functions of all heads
+        self.wide = {irrep: m * heads * head_channels for irrep, m in function.multiplicities.items()}
+        self.position = position(spectral_type(in_type.gspace, head_channels, max_frequency), heads)
+        self.project_out = IsotypicLinear(in_type.fibergroup, self.wide, self.out_layout.multiplicities)
+        self.gain = nn.Parameter(torch.full((heads,), self.position.initial_gain))
+        self.dropout = FieldDropout(self.out_type, dropout)
+
+    def _projection(self, inputs: Multiplicities, count: int) -> IsotypicLinear:
+        """The linear map from a type to `count` sets of functions, such as keys and values."""
+        return IsotypicLinear(self.in_type.fibergroup, inputs, {irrep: count * m for irrep, m in self.wide.items()})
+
+    def _functions(self, projected: Features, count: int) -> list[Tensor]:
+        """What `_projection` gave, as `count` tensors of coefficients (b, h, t, c, r)."""
+        coefficients = to_coefficients(projected, count * self.heads * self.channels)
+        parts = coefficients.unflatten(-1, (count, self.heads, self.channels)).unbind(3)
+        return [part.permute(1, 3, 2, 4, 0) for part in parts]
+
+    def _pattern(self, query: Tokens, context: Tokens, edges: Tensor | None) -> AttentionPattern:
+        if edges is not None:
+            return Graph(query, context, edges)
+        return AllPairs(query, context) if self.neighborhood is None else self.neighborhood.pattern(query, context)
+
+    def _bind(self, query: Tokens, context: Tokens, pattern: AttentionPattern) -> PositionEmbedding:
+        key = None if query.key is None or context.key is None else (query.key, context.key)
+        return self.position.bind(query.positions, context.positions, pattern.distance, key)
+
+    def _mix(self, query: Tokens, context: Tokens, functions: list[Tensor], edges: Tensor | None) -> Tokens:
+        """Attention of queries to a context, given q, k and v: the layer after its first linear maps."""
+        q, k, v = functions
+        pattern = self._pattern(query, context, edges)
+        position, x, y = self._bind(query, context, pattern), query.positions, context.positions
+        q, k, v = position.encode_query(q, x), position.encode_key(k, y), position.encode_value(v, y)
+        out = position.decode(pattern.attend(q, k, v, self.scale, position.bias), x)
+        coefficients = out.permute(4, 0, 2, 1, 3) * self.gain[:, None].to(out.dtype)
+        features = self.project_out(from_coefficients(coefficients.flatten(3), self.dims, self.copies))
+        reached = pattern.reached()
+        if reached is not None:
+            features = tuple(f.masked_fill(~reached[..., None], 0) for f in features)
+        return self.dropout(query.with_features(features))
+
+    def _weights(self, query: Tokens, context: Tokens, functions: list[Tensor], edges: Tensor | None) -> Tensor:
+        q, k = functions[:2]
+        pattern = self._pattern(query, context, edges)
+        position = self._bind(query, context, pattern)
+        q, k = position.encode_query(q, query.positions), position.encode_key(k, context.positions)
+        return pattern.weights(q, k, self.scale, position.bias)
+
+
+def default_head_channels(in_type: FieldType, heads: int, max_frequency: int) -> int:
+    """Channels with which `heads` heads are together as wide as the input, rounded up to even, at least 2."""
+    size = spectral_type(in_type.gspace, 1, max_frequency).size
+    channels = -(-in_type.size // (heads * size))
+    return max(2, channels + channels % 2)

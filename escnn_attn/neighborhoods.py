@@ -1,0 +1,146 @@
+"""Neighbourhoods: attention to the tokens near each token, by distance and never by direction."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from escnn_attn.domains import diameter
+from escnn_attn.patterns import AllPairs, AttentionPattern, Graph, Tiles
+from escnn_attn.tokens import Tokens
+
+#: rounding allowed for, relative to a distance: tokens at just the radius are inside however the plane is turned
+MARGIN = 1e-5
+
+
+class Neighborhood(ABC):
+    """Base class: which keys are near enough to a query to be attended to.
+
+    A subclass defines `pairs`. Attention stays equivariant if membership depends on distances alone.
+    """
+
+    @abstractmethod
+    def pairs(self, query: np.ndarray, key: np.ndarray, extent: float) -> np.ndarray:
+        """Indices (2, e) of keys (first row) and queries (second row) that attend.
+
+        Args:
+            query: positions (t, 3) of queries; the third number tells samples apart, by more than all distances inside one.
+            key: positions (s, 3) of keys.
+            extent: the largest distance inside a sample.
+        """
+
+    def pattern(self, query: Tokens, context: Tokens) -> AttentionPattern:
+        """The pairs of tokens, for attention of a query to a context."""
+        positions, edges = query.shared.get(self, (None, None))
+        if edges is None or positions is not context.positions:
+            edges = self.edges(query, context)
+            query.shared[self] = (context.positions, edges)
+        return Graph(query, context, edges)
+
+    def edges(self, query: Tokens, context: Tokens) -> Tensor:
+        """The graph (2, e) from the keys, counted through as b·s, to the queries, as b·t; padding is left out."""
+        batch = query.features[0].shape[1]
+        extent = diameter(query.positions, context.positions)
+        points, indices = zip(*(_points(tokens, batch, 2 * extent + 1) for tokens in (context, query)), strict=True)
+        if not all(map(len, points)):
+            return torch.zeros(2, 0, dtype=torch.long, device=query.positions.device)
+        near = self.pairs(points[1], points[0], extent)
+        edges = np.stack([index[row] for index, row in zip(indices, near, strict=True)])
+        return torch.from_numpy(edges).to(query.positions.device)
+
+
+def _points(tokens: Tokens, batch: int, gap: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (n, 3) of all tokens but padding, samples `gap` apart in the third number; and their indices."""
+    x = tokens.positions.detach().expand(batch, -1, -1).double().cpu()
+    sample = torch.arange(batch, dtype=x.dtype)[:, None, None].expand(-1, x.shape[1], 1) * gap
+    kept = torch.ones(x.shape[:2], dtype=torch.bool) if tokens.mask is None else tokens.mask.cpu()
+    return torch.cat([x, sample], dim=2)[kept].numpy(), kept.flatten().nonzero()[:, 0].numpy()
+
+
+@dataclass(frozen=True)
+class Disc(Neighborhood):
+    """The tokens within a radius: a disc stencil on grids, a radius graph on clouds.
+
+    On a grid, time and memory are linear in the pixels, on clouds in the edges of the graph. A disc that covers
+    everything is global attention.
+
+    Args:
+        radius: in token spacings on a grid, in the units of `coords` on clouds; tokens at just the radius are inside.
+
+    Raises:
+        ValueError: if the radius is not positive.
+
+    Example:
+        >>> import torch
+        >>> from escnn_attn import Disc, SteerableSelfAttention, fourier_type, planar_gspace
+        >>> t = fourier_type(planar_gspace("SO2"), 2, 1)
+        >>> attention = SteerableSelfAttention(t, heads=1, neighborhood=Disc(2.0))
+        >>> x = t(torch.randn(1, 6, 5, 5))
+        >>> (attention.attention_weights(x)[0, 0] > 0).sum(-1).view(5, 5)  # keys of each pixel
+        tensor([[ 6,  8,  9,  8,  6],
+                [ 8, 11, 12, 11,  8],
+                [ 9, 12, 13, 12,  9],
+                [ 8, 11, 12, 11,  8],
+                [ 6,  8,  9,  8,  6]])
+    """
+
+    radius: float
+
+    def __post_init__(self) -> None:
+        if not self.radius > 0:
+            raise ValueError(f"expected a positive radius, got {self.radius}")
+
+    def pattern(self, query: Tokens, context: Tokens) -> AttentionPattern:
+        reach = self.radius * (1 + MARGIN)
+        if context.key is not None and context.key[0] == "grid" and query.key == context.key:
+            covers = diameter(context.positions, context.positions) <= reach
+            return AllPairs(query, context) if covers else Tiles(query, context, reach)
+        return super().pattern(query, context)
+
+    def pairs(self, query: np.ndarray, key: np.ndarray, extent: float) -> np.ndarray:
+        reach = min(self.radius * (1 + MARGIN), extent + 0.5)
+        near = KDTree(query).sparse_distance_matrix(KDTree(key), reach, output_type="ndarray")
+        return np.stack([near["j"], near["i"]])
+
+
+@dataclass(frozen=True)
+class KNearest(Neighborhood):
+    """The k nearest tokens, itself among them; tokens as far as the k-th are included, so that ties break no symmetry.
+
+    Args:
+        k: number of tokens; all of a smaller sample.
+
+    Raises:
+        ValueError: if k is less than 1.
+
+    Example:
+        >>> import torch
+        >>> from escnn_attn import KNearest, SteerableSelfAttention, fourier_type, planar_gspace
+        >>> t = fourier_type(planar_gspace("SO2"), 2, 1)
+        >>> attention = SteerableSelfAttention(t, heads=1, neighborhood=KNearest(3))
+        >>> (attention.attention_weights(t(torch.randn(20, 6), torch.randn(20, 2))) > 0).sum(-1).unique()
+        tensor([3])
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k must be at least 1, got {self.k}")
+
+    def pairs(self, query: np.ndarray, key: np.ndarray, extent: float) -> np.ndarray:
+        tree, wanted = KDTree(key), min(self.k, len(key))
+        asked = wanted
+        while True:
+            asked = min(asked + 4, len(key))
+            near, index = (np.reshape(part, (len(query), -1)) for part in tree.query(query, asked))
+            reach = near[:, wanted - 1 : wanted] * (1 + MARGIN)
+            if asked == len(key) or (near[:, -1:] > reach).all():
+                break
+            asked *= 2
+        same = np.abs(key[index, 2] - query[:, None, 2]) <= 0.5
+        row, column = np.nonzero((near <= reach) & same)
+        return np.stack([index[row, column], row])

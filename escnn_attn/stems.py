@@ -1,0 +1,56 @@
+"""From images to tokens, with the steerable convolutions of escnn."""
+
+import copy
+from collections.abc import Sequence
+
+import escnn.nn
+from escnn.nn import EquivariantModule, FieldType
+
+from escnn_attn.fields import max_frequency
+from escnn_attn.norm import SteerableRMSNorm
+
+
+def convolution_stem(
+    in_type: FieldType,
+    out_type: FieldType,
+    *,
+    kernel_sizes: Sequence[int] = (9, 5),
+    strides: Sequence[int] = (2, 2),
+    hidden_channels: int | None = None,
+) -> escnn.nn.SequentialModule:
+    """Steerable convolutions of escnn that turn an image into a coarser grid of Fourier fields.
+
+    Each convolution but the last is followed by a norm and an ELU on samples of the group. A stride keeps the rotation
+    centre where it divides the side of the image minus 1, as in 29 to 15 to 8.
+
+    Args:
+        in_type: type of the image.
+        out_type: type of the tokens, copies of one representation.
+        kernel_sizes: one odd number a convolution.
+        strides: one number a convolution.
+        hidden_channels: fields between the convolutions; None for half as many as in `out_type`.
+
+    Raises:
+        ValueError: if the kernel sizes are not odd, or not as many as the strides.
+    """
+    if not kernel_sizes or len(kernel_sizes) != len(strides) or any(k % 2 == 0 for k in kernel_sizes):
+        raise ValueError(f"expected as many odd kernel sizes as strides, got {kernel_sizes} and {strides}")
+    channels = max(1, len(out_type) // 2) if hidden_channels is None else hidden_channels
+    hidden = FieldType(out_type.gspace, [out_type.representations[0]] * channels)
+    layers: list[EquivariantModule] = []
+    types = [in_type, *[hidden] * (len(strides) - 1), out_type]
+    for index, (size, stride) in enumerate(zip(kernel_sizes, strides, strict=True)):
+        if index:
+            layers += [SteerableRMSNorm(hidden), _pointwise(hidden)]
+        convolution = escnn.nn.R2Conv(types[index], types[index + 1], size, stride=stride, padding=size // 2)
+        # escnn shares kernel bases between all convolutions of the process: .double() on one network would break others
+        layers.append(copy.deepcopy(convolution))
+    return escnn.nn.SequentialModule(*layers)
+
+
+def _pointwise(field_type: FieldType) -> EquivariantModule:
+    group, limit = field_type.fibergroup, max_frequency(field_type)
+    if not group.continuous:
+        return escnn.nn.ELU(field_type)
+    irreps = list(dict.fromkeys(field_type.representations[0].irreps))
+    return escnn.nn.FourierELU(field_type.gspace, len(field_type), irreps, type="regular", N=max(16, 4 * limit))
