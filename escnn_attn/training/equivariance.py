@@ -10,8 +10,8 @@ from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from torch import Tensor, nn
 
 from escnn_attn import InvariantPooling, RotaryEmbedding, SteerableSelfAttention, convolution_stem, fourier_type, planar_gspace
+from escnn_attn.domains import disc_window, grid_positions
 from escnn_attn.testing import random_elements, relative_error, transform
-from escnn_attn.tokens import disc_window, grid_positions
 
 
 def smooth_image(degrees: float, size: int = 29, bumps: int = 12, seed: int = 0) -> Tensor:
