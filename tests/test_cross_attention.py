@@ -1,0 +1,164 @@
+"""Cross-attention: between types, resolutions and domains."""
+
+from functools import partial
+
+import pytest
+import torch
+from escnn.nn import FieldType
+
+from escnn_attn import Disc, KNearest, RotaryEmbedding, SteerableCrossAttention, SteerableSelfAttention, planar_gspace
+from escnn_attn.domains import grid_positions
+from escnn_attn.testing import equivariance_error, transform
+
+from .helpers import POSITIONS, assert_every_parameter_has_gradient, cloud, mixed_type, relative, worst
+
+EXACT = partial(RotaryEmbedding, tolerance=1e-12)
+
+
+def cross(name="C3", **options):
+    """Attention of mixed fields to scalars and one irrep, on another domain."""
+    gspace = planar_gspace(name)
+    context = FieldType(gspace, [gspace.trivial_repr] * 2 + [mixed_type(name).representations[0]])
+    return SteerableCrossAttention(mixed_type(name), context, heads=2, head_channels=4, **options).double()
+
+
+@pytest.mark.parametrize("near", [None, Disc(2.5), KNearest(4)])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_attention_to_itself_is_self_attention(near, position):
+    t = mixed_type("D4")
+    twin = SteerableSelfAttention(t, heads=2, position=POSITIONS[position], neighborhood=near).double()
+    module = SteerableCrossAttention(t, t, heads=2, position=POSITIONS[position], neighborhood=near).double()
+    state = twin.state_dict()
+    for name in [n for n in state if n.startswith("project_in")]:
+        value = state.pop(name)
+        parts = value.unflatten(-1, (3, -1))
+        state[name.replace("project_in", "project_query")] = parts[..., 0, :]
+        state[name.replace("project_in", "project_context")] = parts[..., 1:, :].flatten(-2)
+    module.load_state_dict(state)
+    for x in (cloud(t), t(torch.randn(2, t.size, 5, 6, dtype=torch.float64))):
+        assert relative(module(x, x).tensor, twin(x).tensor) < 1e-12
+
+
+@pytest.mark.parametrize("near", [None, Disc(2.5), KNearest(4)])
+@pytest.mark.parametrize("x_is", ["grid", "points"])
+@pytest.mark.parametrize("context_is", ["grid", "points"])
+@pytest.mark.parametrize("name", ["C3", "SO2"])
+def test_grids_are_the_clouds_of_their_pixels(near, x_is, context_is, name):
+    """Of other resolutions too, each in the units of the other."""
+    module = cross(name, neighborhood=near, position=EXACT)
+    x = torch.randn(1, module.in_type.size, 3, 4, dtype=torch.float64)
+    around = torch.randn(1, module.context_type.size, 7, 6, dtype=torch.float64)
+    as_points = [
+        t(f.flatten(2)[0].T.contiguous(), spacing * grid_positions(*f.shape[2:])[0])
+        for t, f, spacing in ((module.in_type, x, 2.0), (module.context_type, around, 0.8))
+    ]
+    expected = module(*as_points).tensor
+    mixed = (
+        module.in_type(x) if x_is == "grid" else as_points[0],
+        module.context_type(around) if context_is == "grid" else as_points[1],
+    )
+    spacings = {"spacing": 2.0 if x_is == "grid" else 1.0, "context_spacing": 0.8 if context_is == "grid" else 1.0}
+    out = module(*mixed, **spacings).tensor
+    assert relative(out[0].flatten(1).T if x_is == "grid" else out, expected) < 1e-10
+    assert relative(module(*as_points).tensor, module(as_points[0], as_points[1]).tensor) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["C3", "D4", "O2"])
+def test_clouds_move_together(name, rng):
+    module = cross(name, position=EXACT)
+    x, around = cloud(module.in_type), cloud(module.context_type, points=11, seed=1)
+    assert worst(equivariance_error(module, domain="points")) < 1e-10
+    with torch.no_grad():
+        out = module(x, around).tensor
+        shift = torch.tensor([30.0, -7.0], dtype=torch.float64)
+        shifted = [t.type(t.tensor, t.coords + shift) for t in (x, around)]
+        assert relative(module(*shifted).tensor, out) < 1e-10
+        assert relative(module(shifted[0], around).tensor, out) > 1e-2
+
+
+def test_quarter_turns_of_two_grids():
+    module = cross("D4")
+    assert worst(equivariance_error(module, domain="grid")) < 1e-12
+
+
+@pytest.mark.parametrize("near", [None, Disc(6.0), KNearest(3)])
+def test_batches_padding_and_weights_of_the_context(near):
+    module = cross("C3", neighborhood=near)
+    x, around = cloud(module.in_type, points=12), cloud(module.context_type, points=20, seed=1)
+    batch, context_batch = torch.arange(12) % 4, torch.arange(20) % 3
+    mask = torch.arange(20) % 5 != 0
+    poisoned = module.context_type(around.tensor.masked_fill(~mask[:, None], torch.nan), around.coords)
+    weights = torch.rand(20, dtype=torch.float64)
+    out = module(x, poisoned, batch=batch, context_batch=context_batch, context_mask=mask, context_weights=weights).tensor
+    assert out[batch == 3].abs().max() == 0  # nothing to attend to
+    for b in range(3):
+        member, context = batch == b, (context_batch == b) & mask
+        alone = module(
+            module.in_type(x.tensor[member], x.coords[member]),
+            module.context_type(around.tensor[context], around.coords[context]),
+            context_weights=weights[context],
+        ).tensor
+        assert relative(out[member], alone) < 1e-12
+
+
+def test_points_attend_to_an_image_each():
+    module = cross("SO2", position=EXACT)
+    x = cloud(module.in_type, points=9)
+    images = module.context_type(torch.randn(2, module.context_type.size, 7, 7, dtype=torch.float64))
+    batch = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1])
+    out = module(x, images, batch=batch).tensor
+    for b in (0, 1):
+        alone = module(
+            module.in_type(x.tensor[batch == b], x.coords[batch == b]), module.context_type(images.tensor[b : b + 1])
+        ).tensor
+        assert relative(out[batch == b], alone) < 1e-10
+
+
+def test_a_graph_between_clouds():
+    module = cross("O2", position=EXACT)
+    x, around = cloud(module.in_type), cloud(module.context_type, points=11, seed=1)
+    query, key = (torch.cdist(x.coords, around.coords) <= 2.0).nonzero().T
+    along = module(x, around, edge_index=torch.stack([key, query])).tensor
+    module.neighborhood = Disc(2.0)
+    assert relative(along, module(x, around).tensor) < 1e-12
+    with pytest.raises(ValueError, match=r"from 11 keys \(first row\) to 23 queries"):
+        module(x, around, edge_index=torch.stack([query, key]))
+
+
+def test_every_parameter_of_cross_attention_is_trained():
+    module = cross("O2")
+    module(cloud(module.in_type), cloud(module.context_type)).tensor.pow(2).sum().backward()
+    assert_every_parameter_has_gradient(module)
+    module.check_equivariance()
+
+
+def test_export_of_cross_attention():
+    module = cross("D4")
+    x, around = (torch.randn(2, t.size, n, n, dtype=torch.float64) for t, n in ((module.in_type, 5), (module.context_type, 4)))
+    expected = module.eval()(module.in_type(x), module.context_type(around)).tensor
+    assert relative(module.export()(x, around), expected) < 1e-12
+
+
+def test_wrong_contexts_are_refused():
+    module = cross("C3")
+    x, around = cloud(module.in_type), cloud(module.context_type)
+    image = module.context_type(torch.randn(2, module.context_type.size, 5, 5, dtype=torch.float64))
+    with pytest.raises(TypeError, match="expected a geometric tensor of type"):
+        module(x, x)
+    with pytest.raises(ValueError, match="x has 1 samples, but its context has 2"):
+        module(x, image)
+    with pytest.raises(ValueError, match="points have coords instead"):
+        module(x, around, context_spacing=2.0)
+    with pytest.raises(ValueError, match="positive spacing"):
+        module(x, image, batch=torch.arange(23) % 2, context_spacing=-2.0)
+    with pytest.raises(TypeError, match="one gspace"):
+        SteerableCrossAttention(module.in_type, mixed_type("D3"), heads=1)
+
+
+def test_transform_keeps_pairs_together():
+    """The checker's two inputs turn by one element."""
+    module = cross("C4", position=EXACT)
+    x, around = cloud(module.in_type), cloud(module.context_type)
+    g = module.in_type.fibergroup.element(1)
+    turned_alone = module(transform(x, g), around).tensor
+    assert relative(turned_alone, transform(module(x, around), g).tensor) > 1e-2
