@@ -7,6 +7,7 @@ from escnn_attn.base import SequentialModule, TokenModule
 from escnn_attn.biases import DistanceBias, RadialBias
 from escnn_attn.feedforward import BilinearFeedForward, FourierFeedForward, GatedFeedForward
 from escnn_attn.fields import IsotypicLayout, field_type, fourier_type, planar_gspace
+from escnn_attn.group_attention import GroupSelfAttention, LiftingSelfAttention
 from escnn_attn.linear import SteerableLinear
 from escnn_attn.models import SteerableTransformer, steerable_block
 from escnn_attn.neighborhoods import Disc, KNearest, Neighborhood
@@ -25,9 +26,11 @@ __all__ = [
     "DistanceBias",
     "FourierFeedForward",
     "GatedFeedForward",
+    "GroupSelfAttention",
     "InvariantPooling",
     "IsotypicLayout",
     "KNearest",
+    "LiftingSelfAttention",
     "Neighborhood",
     "NoPosition",
     "PositionEmbedding",

@@ -12,8 +12,8 @@ from escnn_attn.fields import IsotypicLayout, Multiplicities, require_planar, sp
 from escnn_attn.fields import max_frequency as highest_frequency
 from escnn_attn.functional import Features, from_coefficients, to_coefficients
 from escnn_attn.linear import IsotypicLinear
-from escnn_attn.neighborhoods import Neighborhood
-from escnn_attn.patterns import AllPairs, AttentionPattern, Graph
+from escnn_attn.neighborhoods import Neighborhood, attention_pattern, require_neighborhood
+from escnn_attn.patterns import AttentionPattern
 from escnn_attn.positions import PositionEmbedding
 from escnn_attn.tokens import Tokens
 
@@ -48,15 +48,13 @@ class SteerableAttention(TokenModule):
             raise TypeError(f"expected types on one gspace, got {in_type.gspace} and {context_type.gspace}")
         if heads < 1:
             raise ValueError(f"heads must be at least 1, got {heads}")
-        if neighborhood is not None and not isinstance(neighborhood, Neighborhood):
-            raise TypeError(f"expected a neighborhood such as Disc(3.0) or KNearest(16), or None, got {neighborhood!r}")
         if max_frequency is None:
             max_frequency = highest_frequency(in_type, context_type, out_type)
         if head_channels is None:
             head_channels = default_head_channels(in_type, heads, max_frequency)
         elif head_channels < 2 or head_channels % 2:
             raise ValueError(f"head_channels must be even and at least 2 (channels are paired), got {head_channels}")
-        self.heads, self.channels, self.neighborhood = heads, head_channels, neighborhood
+        self.heads, self.channels, self.neighborhood = heads, head_channels, require_neighborhood(neighborhood)
         function = IsotypicLayout(spectral_type(in_type.gspace, 1, max_frequency))
         self.dims, self.copies = function.dims, list(function.multiplicities.values())
         self.scale = (head_channels * function.size) ** -0.5
@@ -77,11 +75,6 @@ class SteerableAttention(TokenModule):
         parts = coefficients.unflatten(-1, (count, self.heads, self.channels)).unbind(3)
         return [part.permute(1, 3, 2, 4, 0) for part in parts]
 
-    def _pattern(self, query: Tokens, context: Tokens, edges: Tensor | None) -> AttentionPattern:
-        if edges is not None:
-            return Graph(query, context, edges)
-        return AllPairs(query, context) if self.neighborhood is None else self.neighborhood.pattern(query, context)
-
     def _bind(self, query: Tokens, context: Tokens, pattern: AttentionPattern) -> PositionEmbedding:
         key = None if query.key is None or context.key is None else (query.key, context.key)
         return self.position.bind(query.positions, context.positions, pattern.distance, key)
@@ -89,7 +82,7 @@ class SteerableAttention(TokenModule):
     def _mix(self, query: Tokens, context: Tokens, functions: list[Tensor], edges: Tensor | None) -> Tokens:
         """Attention of queries to a context, given q, k and v: the layer after its first linear maps."""
         q, k, v = functions
-        pattern = self._pattern(query, context, edges)
+        pattern = attention_pattern(self.neighborhood, query, context, edges)
         position, x, y = self._bind(query, context, pattern), query.positions, context.positions
         q, k, v = position.encode_query(q, x), position.encode_key(k, y), position.encode_value(v, y)
         out = position.decode(pattern.attend(q, k, v, self.scale, position.bias), x)
@@ -102,7 +95,7 @@ class SteerableAttention(TokenModule):
 
     def _weights(self, query: Tokens, context: Tokens, functions: list[Tensor], edges: Tensor | None) -> Tensor:
         q, k = functions[:2]
-        pattern = self._pattern(query, context, edges)
+        pattern = attention_pattern(self.neighborhood, query, context, edges)
         position = self._bind(query, context, pattern)
         q, k = position.encode_query(q, query.positions), position.encode_key(k, context.positions)
         return pattern.weights(q, k, self.scale, position.bias)

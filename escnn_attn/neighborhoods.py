@@ -144,3 +144,26 @@ class KNearest(Neighborhood):
         same = np.abs(key[index, 2] - query[:, None, 2]) <= 0.5
         row, column = np.nonzero((near <= reach) & same)
         return np.stack([index[row, column], row])
+
+
+def attention_pattern(
+    neighborhood: Neighborhood | None, query: Tokens, context: Tokens, edges: Tensor | None
+) -> AttentionPattern:
+    """The pairs of tokens that attend: along a graph where one is given, or else in a neighbourhood, or else all.
+
+    Args:
+        neighborhood: of a layer; None for all pairs.
+        query: tokens that attend.
+        context: tokens attended to.
+        edges: (2, e) from keys, counted through as b·s, to queries, as b·t.
+    """
+    if edges is not None:
+        return Graph(query, context, edges)
+    return AllPairs(query, context) if neighborhood is None else neighborhood.pattern(query, context)
+
+
+def require_neighborhood(neighborhood: object) -> Neighborhood | None:
+    """Returns a neighbourhood or None, and raises a TypeError for anything else."""
+    if neighborhood is None or isinstance(neighborhood, Neighborhood):
+        return neighborhood
+    raise TypeError(f"expected a neighborhood such as Disc(3.0) or KNearest(16), or None, got {neighborhood!r}")

@@ -3,14 +3,13 @@ r"""Position embeddings: how attention knows where tokens are, and where to exte
 import copy
 import math
 
-import numpy as np
 import torch
 from escnn.nn import FieldType
 from torch import Tensor, nn
 
 from escnn_attn.domains import diameter
 from escnn_attn.fields import max_frequency
-from escnn_attn.rotation import FrequencyBlock, PlanarFunctions, Rotation
+from escnn_attn.rotation import FrequencyBlock, PlanarFunctions, Rotation, spread_radians
 from escnn_attn.sampling import rotary_samples
 
 
@@ -126,17 +125,12 @@ class RotaryEmbedding(PositionEmbedding):
             raise ValueError(
                 f"a rotary embedding pairs channels: expected an even number of head channels, got {self.channels}"
             )
-        shortest, longest = wavelengths
-        if not 0 < shortest <= longest:
-            raise ValueError(f"expected wavelengths 0 < shortest <= longest, got {wavelengths}")
+        self.radians = spread_radians(wavelengths, self.channels // 2)
         if tolerance <= 0 or (max_distance is not None and max_distance <= 0):
             raise ValueError(f"expected a positive tolerance and max_distance, got {tolerance} and {max_distance}")
         self.wavelengths = tuple(wavelengths)
         self.max_distance = max_distance
         self.tolerance = tolerance
-        pairs = self.channels // 2
-        spread = np.geomspace(shortest, longest, pairs) if pairs > 1 else np.array([math.sqrt(shortest * longest)])
-        self.radians = [float(w) for w in 2 * np.pi / spread]
         self.functions = PlanarFunctions.of(head_type)
         self.max_frequency = max_frequency(head_type)
         self._known: dict[tuple, tuple[Rotation, Rotation]] = {}

@@ -1,10 +1,13 @@
 """Tables of the rotary embedding: samples of the group, plane waves on them, and their phases at given positions."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
+from escnn.group import GroupElement
 from escnn.gspaces import GSpace2D
 from escnn.nn import FieldType
 from torch import Tensor
@@ -46,17 +49,41 @@ class PlanarFunctions:
 
 @lru_cache(maxsize=256)
 def sampled_waves(functions: PlanarFunctions, radians: tuple[float, ...], first: int, samples: int | None) -> tuple:
-    """Synthesis matrix (n, r) and plane waves B(g) w_f (n, f, 2), float64, for frequencies `first`, `first` + 1, …
+    """Synthesis matrix (n, r) and plane waves B(g) w_f (n, f, 2), float64, for frequencies `first`, `first` + 1, …"""
+    gspace = GSpace2D(functions.subgroup)
+    elements = group_samples(gspace.fibergroup, samples)
+    matrix = synthesis_matrix(gspace.fibergroup, functions.irreps, elements)
+    return torch.from_numpy(matrix), turned_waves(gspace, elements, radians, first)
+
+
+def spread_radians(wavelengths: tuple[float, float], count: int) -> list[float]:
+    r"""$|w| = 2\pi$/wavelength of `count` frequencies, evenly spaced in logarithm from the shortest to the longest.
+
+    Raises:
+        ValueError: if the wavelengths are not positive and in order.
+    """
+    shortest, longest = wavelengths
+    if not 0 < shortest <= longest:
+        raise ValueError(f"expected wavelengths 0 < shortest <= longest, got {wavelengths}")
+    spread = np.geomspace(shortest, longest, count) if count > 1 else np.array([math.sqrt(shortest * longest)])
+    return [float(w) for w in 2 * np.pi / spread]
+
+
+def turned_waves(gspace: GSpace2D, elements: list[GroupElement], radians: Sequence[float], first: int = 0) -> Tensor:
+    """Plane waves B(g) w_f (n, f, 2), float64, with frequencies `first`, `first` + 1, … of the given lengths.
 
     Frequency f has direction f golden angles: for finite groups one common direction would leave attention blind
     across it.
     """
-    gspace = GSpace2D(functions.subgroup)
-    elements = group_samples(gspace.fibergroup, samples)
     directions = GOLDEN_ANGLE * (first + np.arange(len(radians)))
     waves = np.array(radians) * np.stack([np.cos(directions), np.sin(directions)])
-    turned = np.stack([(gspace.basespace_action(g) @ waves).T for g in elements])
-    return torch.from_numpy(synthesis_matrix(gspace.fibergroup, functions.irreps, elements)), torch.from_numpy(turned)
+    return torch.from_numpy(np.stack([(gspace.basespace_action(g) @ waves).T for g in elements]))
+
+
+def phases(x: Tensor, waves: Tensor) -> Tensor:
+    """Angles (b, t, n, f) of plane waves (n, f, 2) at positions (b, t, 2)."""
+    # multiplied out: a matrix product would lose precision under autocast
+    return x[:, :, None, None, 0] * waves[..., 0] + x[:, :, None, None, 1] * waves[..., 1]
 
 
 class FrequencyBlock:
@@ -74,8 +101,7 @@ class FrequencyBlock:
         self, functions: PlanarFunctions, radians: tuple[float, ...], first: int, samples: int | None, x: Tensor
     ) -> None:
         matrix, waves = (table.to(x) for table in sampled_waves(functions, radians, first, samples))
-        # multiplied out: a matrix product would lose precision under autocast
-        theta = x[:, :, None, 0, None] * waves[..., 0].flatten() + x[:, :, None, 1, None] * waves[..., 1].flatten()
+        theta = phases(x, waves).flatten(2)[:, :, None]
         self.matrix, self.cos, self.sin = matrix, theta.cos(), theta.sin()
         self.frequencies = slice(first, first + len(radians))
         self.width = 2 * theta.shape[-1]
