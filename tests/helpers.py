@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import torch
 from escnn.group import change_basis
+from escnn.gspaces import GSpace
 from escnn.nn import FieldType, GeometricTensor
 
 from escnn_attn import (
@@ -30,18 +31,17 @@ POSITIONS = {
 GROUPS = ["trivial", "C1", "C2", "C3", "C8", "D1", "D2", "D3", "D4", "SO2", "O2"]
 
 
-def mixed_type(name: str, copies: int = 1) -> FieldType:
+def mixed_type(space: str | GSpace, copies: int = 1) -> FieldType:
     """Irreps, Fourier, and (finite groups) regular and quotient fields, and one in a basis that is not orthogonal."""
-    gspace = planar_gspace(name)
-    group = gspace.fibergroup
-    fields = [gspace.trivial_repr] * 2
+    gspace = planar_gspace(space) if isinstance(space, str) else space
+    group, name = gspace.fibergroup, gspace.name
     if group.continuous:
         irreps = [group.irrep(*i) for i in group.bl_irreps(2)]
         fourier = list(fourier_type(gspace, 2, 2).representations)
     else:
         irreps = list(group.irreps())
         fourier = [group.regular_representation] * 2
-        if name == "D4":
+        if group.name == "D4":
             fourier.append(group.quotient_representation((None, 2)))
     shear = np.eye(fourier[0].size) + 0.3 * np.triu(np.ones((fourier[0].size, fourier[0].size)), 1)
     skewed = change_basis(fourier[0], shear, name=f"skewed_{name}")
