@@ -13,6 +13,9 @@ from escnn_attn.edges import attend_edges
 from escnn_attn.functional import attend, attention_weights, distances
 from escnn_attn.tokens import Tokens
 
+#: numbers in the copies of keys that one band of tiles makes
+BAND = 2**21
+
 Bias = Callable[[Tensor, Tensor], Tensor | None]
 
 
@@ -111,21 +114,27 @@ class Tiles(AttentionPattern):
         """Keys of the windows (b or 1, tiles, 1, queries of a tile, keys of a window) that are in the disc of a query."""
         exists = self.x_key.new_ones(1, self.height * self.width, dtype=torch.bool) if self.keep is None else self.keep
         query, key = self._tile_positions()
-        disc = distances(query, key)[0] <= self.radius
-        return self._window(exists[:, None, :, None])[..., 0][:, :, :, None] & disc
+        return self._of_keys(exists) & (distances(query, key)[0] <= self.radius)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Bias) -> Tensor:
+        batch, copies = q.shape[0], k.shape[2] // (self.height * self.width)
         logits = bias(*self._tile_positions())
         logits = None if logits is None else logits[:, None]
         if self.log_weight is not None:
-            logits = _add(logits, self._window(self.log_weight[:, None, :, None])[..., 0][:, :, :, None])
-        batch, copies = q.shape[0], k.shape[2] // (self.height * self.width)
-        terms = (_repeat(part, copies) for part in (self.near, logits))
-        keep, logits = (
-            t if t is None else t.expand(batch, self.rows * self.columns, *t.shape[2:]).flatten(0, 1) for t in terms
-        )
-        key, value = (self._window(x, copies).flatten(0, 1) for x in (k, v))
-        return self._gather(attend(self._tile(q).flatten(0, 1), key, value, scale, keep, logits), batch)
+            logits = _add(logits, self._of_keys(self.log_weight))
+        # in bands of rows of tiles: their copies of keys and values stay small enough to be reused
+        window = self.columns * (self.side + 2 * self.halo) ** 2 * batch * copies * k.shape[1] * k.shape[3]
+        rows = min(self.rows, max(1, BAND // max(1, window)))
+        bands = zip(self._bands(q, rows, 0), self._bands(k, rows, self.halo), self._bands(v, rows, self.halo), strict=True)
+        out = []
+        for index, (query, key, value) in enumerate(bands):
+            tiles = slice(index * rows * self.columns, (index + 1) * rows * self.columns)
+            terms = (_repeat(t if t is None or t.shape[1] == 1 else t[:, tiles], copies) for t in (self.near, logits))
+            query = self._tiles(query, self.side)
+            keep, added = (t if t is None else t.expand(batch, query.shape[1], *t.shape[2:]).flatten(0, 1) for t in terms)
+            flat = (x.flatten(0, 1) for x in (query, self._tiles(key, copies=copies), self._tiles(value, copies=copies)))
+            out.append(self._untile(attend(*flat, scale, keep, added), batch))
+        return torch.cat(out, dim=2)[:, :, : self.height, : self.width].flatten(2, 3)
 
     def allowed(self) -> Tensor:
         disc = (distances(self.x_query, self.x_key) <= self.radius)[:, None]
@@ -134,36 +143,41 @@ class Tiles(AttentionPattern):
     def reached(self) -> Tensor | None:
         if self.keep is None:
             return None
-        any_key = self.near.any(dim=-1)[..., None]
-        return self._gather(any_key.flatten(0, 1), any_key.shape[0])[:, 0, :, 0]
+        any_key = self.near.any(dim=-1)[..., None].flatten(0, 1)
+        return self._untile(any_key, self.near.shape[0])[:, 0, : self.height, : self.width, 0].flatten(1)
 
     def _tile_positions(self) -> tuple[Tensor, Tensor]:
         """Positions (1, t, 2) of the queries of any tile and (1, s, 2) of the keys of its window."""
-        window = self.side + 2 * self.halo
-        query, key = (grid_positions(n, n).to(self.x_key) for n in (self.side, window))
+        query, key = (grid_positions(n, n).to(self.x_key) for n in (self.side, self.side + 2 * self.halo))
         return query, key
 
-    def _tile(self, x: Tensor) -> Tensor:
-        """Queries (b, h, t, w) to (b, tiles, h, side², w), with zeros beyond the grid."""
-        x = x.unflatten(2, (self.height, self.width))
-        x = F.pad(x, (0, 0, 0, self.columns * self.side - self.width, 0, self.rows * self.side - self.height))
-        x = x.unflatten(3, (self.columns, self.side)).unflatten(2, (self.rows, self.side))
-        return x.permute(0, 2, 4, 1, 3, 5, 6).flatten(4, 5).flatten(1, 2)
+    def _of_keys(self, x: Tensor) -> Tensor:
+        """Something of the keys (b, s), for each window: (b, tiles, 1, 1, keys of a window)."""
+        (band,) = self._bands(x[:, None, :, None], self.rows, self.halo)
+        return self._tiles(band)[..., 0][:, :, :, None]
 
-    def _gather(self, x: Tensor, batch: int) -> Tensor:
-        """The inverse of `_tile`, from (b·tiles, h, side², w)."""
-        x = x.unflatten(0, (batch, self.rows, self.columns)).unflatten(4, (self.side, self.side))
-        x = x.permute(0, 3, 1, 4, 2, 5, 6).flatten(4, 5).flatten(2, 3)
-        return x[:, :, : self.height, : self.width].flatten(2, 3)
-
-    def _window(self, x: Tensor, copies: int = 1) -> Tensor:
-        """Keys (b, h, s·e, w) to (b, tiles, h, keys of a window·e, w), with zeros beyond the grid."""
-        x = x.unflatten(2, (self.height, self.width, copies))
+    def _bands(self, x: Tensor, rows: int, halo: int) -> list[Tensor]:
+        """Tokens (b, h, s·e, w) as bands of `rows` rows of tiles, (b, h, y, x, e·w), with a halo, and zeros beyond the grid."""
+        x = x.unflatten(2, (self.height, self.width, -1)).flatten(4)
         right, below = self.columns * self.side - self.width, self.rows * self.side - self.height
-        x = F.pad(x, (0, 0, 0, 0, self.halo, self.halo + right, self.halo, self.halo + below))
-        window = self.side + 2 * self.halo
-        x = x.unfold(2, window, self.side).unfold(3, window, self.side)
+        blocks = F.pad(x, (0, 0, halo, halo + right, 0, below)).split(rows * self.side, dim=2)
+        if halo == 0:
+            return list(blocks)
+        edge = torch.zeros_like(blocks[0][:, :, :1]).expand(-1, -1, halo, -1, -1)
+        above = [edge, *(block[:, :, -halo:] for block in blocks[:-1])]
+        under = [*(block[:, :, :halo] for block in blocks[1:]), edge]
+        return [torch.cat(parts, dim=2) for parts in zip(above, blocks, under, strict=True)]
+
+    def _tiles(self, band: Tensor, window: int | None = None, copies: int = 1) -> Tensor:
+        """A band (b, h, y, x, e·w) as (b, tiles, h, window²·e, w): tiles, or by default the windows around them."""
+        window = self.side + 2 * self.halo if window is None else window
+        x = band.unfold(2, window, self.side).unfold(3, window, self.side).unflatten(4, (copies, -1))
         return x.permute(0, 2, 3, 1, 6, 7, 4, 5).flatten(4, 6).flatten(1, 2)
+
+    def _untile(self, x: Tensor, batch: int) -> Tensor:
+        """Queries of tiles (b·tiles, h, side², w) as a band (b, h, y, x, w)."""
+        x = x.unflatten(0, (batch, -1, self.columns)).unflatten(4, (self.side, self.side))
+        return x.permute(0, 3, 1, 4, 2, 5, 6).flatten(4, 5).flatten(2, 3)
 
 
 class Graph(AttentionPattern):
