@@ -88,3 +88,20 @@ def chunks(query: Tensor) -> Iterator[tuple[slice, slice]]:
             end = first if first > start else int(torch.searchsorted(query, query[start], right=True))
         yield slice(start, end), slice(int(query[start]), int(query[end - 1]) + 1)
         start = end
+
+
+def spatial_order(x: Tensor) -> Tensor:
+    """Indices that put positions (b, t, 2), counted through as b·t, in the order of a Z-shaped curve, sample after sample.
+
+    Example:
+        >>> spatial_order(torch.tensor([[[0.0, 0.0], [9.0, 9.0], [1.0, 0.0], [9.0, 8.0]]])).tolist()
+        [0, 2, 3, 1]
+    """
+    if not x.numel():
+        return torch.arange(0, device=x.device)
+    x = x.detach() - x.detach().amin(dim=(0, 1))
+    cell = (x / x.max().clamp(min=torch.finfo(x.dtype).tiny) * (2**15 - 1)).long()
+    code = torch.arange(x.shape[0], device=x.device)[:, None] << 30
+    for bit in range(15):  # the bits of both coordinates in turn
+        code = code | ((cell >> bit & 1) << (2 * bit + torch.arange(2, device=x.device))).sum(dim=-1)
+    return code.flatten().argsort(stable=True)

@@ -34,11 +34,7 @@ class Neighborhood(ABC):
 
     def pattern(self, query: Tokens, context: Tokens) -> AttentionPattern:
         """The pairs of tokens, for attention of a query to a context."""
-        positions, edges = query.shared.get(self, (None, None))
-        if edges is None or positions is not context.positions:
-            edges = self.edges(query, context)
-            query.shared[self] = (context.positions, edges)
-        return Graph(query, context, edges)
+        return Graph(query, context, self.edges(query, context))
 
     def edges(self, query: Tokens, context: Tokens) -> Tensor:
         """The graph (2, e) from the keys, counted through as b·s, to the queries, as b·t; padding is left out."""
@@ -151,15 +147,23 @@ def attention_pattern(
 ) -> AttentionPattern:
     """The pairs of tokens that attend: along a graph where one is given, or else in a neighbourhood, or else all.
 
+    Kept in `query.shared`, for the next layer of a stack.
+
     Args:
         neighborhood: of a layer; None for all pairs.
         query: tokens that attend.
         context: tokens attended to.
         edges: (2, e) from keys, counted through as b·s, to queries, as b·t.
     """
-    if edges is not None:
-        return Graph(query, context, edges)
-    return AllPairs(query, context) if neighborhood is None else neighborhood.pattern(query, context)
+    name = neighborhood if edges is None else "edges"
+    positions, given, pattern = query.shared.get(name, (None, None, None))
+    if pattern is None or positions is not context.positions or given is not edges:
+        if edges is not None:
+            pattern = Graph(query, context, edges)
+        else:
+            pattern = AllPairs(query, context) if neighborhood is None else neighborhood.pattern(query, context)
+        query.shared[name] = (context.positions, edges, pattern)
+    return pattern
 
 
 def require_neighborhood(neighborhood: object) -> Neighborhood | None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from escnn_attn.domains import grid_positions
-from escnn_attn.edges import attend_edges
+from escnn_attn.edges import attend_edges, spatial_order
 from escnn_attn.functional import attend, attention_weights, distances
 from escnn_attn.tokens import Tokens
 
@@ -194,7 +194,10 @@ class Graph(AttentionPattern):
         for index, keep in enumerate((self.keep, query.mask)):
             if keep is not None:
                 edges = edges[:, keep.reshape(-1)[edges[index]]]
-        self.edges = edges[:, edges[1].argsort(stable=True)]
+        # queries in an order in which neighbours are near, so that what a chunk of edges reads stays in the cache
+        self.order = spatial_order(query.positions.expand(*query.features[0].shape[1:3], 2))
+        self.rank = self.order.argsort()
+        self.edges = edges[:, self.rank[edges[1]].argsort(stable=True)]
         self.shape = query.features[0].shape[1:3]
         ends = self._ends()
         gaps = (ends[0] - ends[1]).norm(dim=-1)
@@ -202,15 +205,15 @@ class Graph(AttentionPattern):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Bias) -> Tensor:
         copies = k.shape[2] // max(1, self.x_key.shape[1])
-        edges, logits = self.edges, self._edge_bias(bias, q.shape[1])
+        edges, logits = torch.stack([self.edges[0], self.rank[self.edges[1]]]), self._edge_bias(bias, q.shape[1])
         if copies > 1:
             keys = edges[:1, :, None] * copies + torch.arange(copies, device=edges.device)
             edges = torch.stack([keys.flatten(), edges[1].repeat_interleave(copies)])
             logits = None if logits is None else logits.repeat_interleave(copies, 0)
         dtype = torch.promote_types(torch.promote_types(q.dtype, v.dtype), torch.float32)
         q, k, value = (x.transpose(1, 2).flatten(0, 1).to(dtype) for x in (q, k, v))
-        out = attend_edges(q, k, value, scale, edges, None if logits is None else logits.to(dtype))
-        return out.unflatten(0, self.shape).transpose(1, 2).to(v.dtype)
+        out = attend_edges(q[self.order], k, value, scale, edges, None if logits is None else logits.to(dtype))
+        return out[self.rank].unflatten(0, self.shape).transpose(1, 2).to(v.dtype)
 
     def allowed(self) -> Tensor:
         b, t = self.shape
