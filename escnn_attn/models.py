@@ -133,7 +133,9 @@ class SteerableTransformer(EquivariantModule):
     def _typed(self, x: Tensor | GeometricTensor) -> GeometricTensor:
         if isinstance(x, Tensor):
             if x.dim() != 4 or x.shape[1] != self.in_type.size:
-                raise ValueError(f"expected images (b, {self.in_type.size}, h, w), got {tuple(x.shape)}")
+                raise ValueError(
+                    f"expected images (b, {self.in_type.size}, h, w), or a GeometricTensor, got a tensor {tuple(x.shape)}"
+                )
             return GeometricTensor(x, self.in_type)
         return require_type(x, self.in_type)
 

@@ -9,7 +9,8 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from escnn_attn.domains import diameter
-from escnn_attn.patterns import AllPairs, AttentionPattern, Graph, Tiles
+from escnn_attn.patterns import AllPairs, AttentionPattern, Graph
+from escnn_attn.tiles import Tiles
 from escnn_attn.tokens import Tokens
 
 #: rounding allowed for, relative to a distance: tokens at just the radius are inside however the plane is turned
@@ -92,7 +93,8 @@ class Disc(Neighborhood):
     def pattern(self, query: Tokens, context: Tokens) -> AttentionPattern:
         reach = self.radius * (1 + MARGIN)
         if context.key is not None and context.key[0] == "grid" and query.key == context.key:
-            covers = diameter(context.positions, context.positions) <= reach
+            samples = context.features[0].shape[1]
+            covers = samples == 0 or diameter(context.positions, context.positions) <= reach
             return AllPairs(query, context) if covers else Tiles(query, context, reach)
         return super().pattern(query, context)
 

@@ -76,4 +76,5 @@ def attention_on(name: str, **options) -> SteerableSelfAttention:
 
 
 def small_model(group: str, **options) -> SteerableTransformer:
-    return SteerableTransformer(group, channels=4, max_frequency=2, depth=2, block=partial(steerable_block, heads=2), **options)
+    small = {"channels": 4, "max_frequency": 2, "depth": 2, "block": partial(steerable_block, heads=2)}
+    return SteerableTransformer(group, **{**small, **options})

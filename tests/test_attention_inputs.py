@@ -4,9 +4,17 @@ from functools import partial
 
 import pytest
 import torch
+from escnn.gspaces import rot3dOnR3
+from escnn.nn import FieldType
 
 from escnn_attn import (
+    Disc,
+    DistanceBias,
+    GroupSelfAttention,
+    KNearest,
+    RadialBias,
     RotaryEmbedding,
+    SteerableCrossAttention,
     SteerableSelfAttention,
     fourier_type,
     planar_gspace,
@@ -121,6 +129,24 @@ def test_training_after_inference_mode(domain):
     torch.testing.assert_close(out.detach(), before)
 
 
+@pytest.mark.parametrize("near", [None, Disc(2.0), KNearest(3)])
+@pytest.mark.parametrize("layer", ["self", "cross", "group"])
+def test_empty_and_single_inputs(near, layer):
+    """No samples, no pixels, no points, no context: shapes are kept and nothing is NaN."""
+    t = fourier_type(planar_gspace("C4"), 2)
+    kind = {"self": SteerableSelfAttention, "cross": SteerableCrossAttention, "group": GroupSelfAttention}[layer]
+    module = kind(*(t, t) if layer == "cross" else (t,), heads=1, neighborhood=near)
+    fields = [t(torch.randn(b, 8, n, n)) for b, n in ((0, 4), (1, 0), (2, 1), (0, 0))]
+    for x in [*fields, *(t(torch.randn(n, 8), torch.randn(n, 2)) for n in (0, 1))]:
+        out = module(x, x) if layer == "cross" else module(x)
+        assert out.shape == x.shape
+        assert out.tensor.isfinite().all()
+    if layer == "cross":
+        points, nothing = t(torch.randn(3, 8), torch.randn(3, 2)), t(torch.randn(0, 8), torch.randn(0, 2))
+        assert module(points, nothing).tensor.abs().max() == 0
+        assert module(nothing, points).shape == (0, 8)
+
+
 def test_no_points_at_all():
     module = attention_on("SO2")
     nothing = module.in_type(torch.zeros(0, module.in_type.size).double(), torch.zeros(0, 2).double())
@@ -138,6 +164,9 @@ def test_no_points_at_all():
         ({"heads": 2, "dropout": 1.0}, r"dropout must be in \[0, 1\)"),
         ({"heads": 2, "position": partial(RotaryEmbedding, wavelengths=(9.0, 3.0))}, "shortest <= longest"),
         ({"heads": 2, "position": partial(RotaryEmbedding, tolerance=0.0)}, "positive tolerance"),
+        ({"heads": 2, "position": partial(DistanceBias, lengths=(0.0, 1.0))}, "positive lengths"),
+        ({"heads": 2, "position": partial(RadialBias, extent=-1.0)}, "positive extent"),
+        ({"heads": 2, "position": partial(RadialBias, centres=1)}, "at least 2 centres"),
     ],
 )
 def test_senseless_options_are_refused(options, message):
@@ -163,5 +192,7 @@ def test_wrong_inputs_are_refused():
         module(t(torch.randn(1, t.size, 3, 3).double()), mask=torch.ones(1, 9, dtype=torch.bool))
     with pytest.raises(ValueError, match="finite coords"):
         module(t(torch.randn(2, t.size).double(), torch.tensor([[0.0, float("nan")], [0.0, 1.0]])))
+    with pytest.raises(TypeError, match="expected a field type on the plane"):
+        SteerableSelfAttention(FieldType(rot3dOnR3(), [rot3dOnR3().trivial_repr]), heads=1)
     with pytest.raises(TypeError, match="one gspace"):
         SteerableSelfAttention(t, mixed_type("D3"), heads=1)
