@@ -24,6 +24,22 @@ class TokenModule(EquivariantModule):
     Args:
         in_type: field type of the input.
         out_type: field type of the output.
+
+    Shape:
+        (b, in_type.size, h, w) to (b, out_type.size, h, w), or (points, in_type.size) to (points, out_type.size).
+
+    Raises:
+        TypeError: if the types are not on one planar gspace.
+
+    Example:
+        >>> import torch
+        >>> from escnn_attn import TokenModule, fourier_type, planar_gspace
+        >>> class Double(TokenModule):
+        ...     def forward_tokens(self, tokens):
+        ...         return tokens.with_features(tuple(2 * f for f in tokens.features))
+        >>> t = fourier_type(planar_gspace("SO2"), 1, 1)
+        >>> Double(t, t)(t(torch.ones(1, 3), torch.zeros(1, 2))).tensor
+        tensor([[2., 2., 2.]])
     """
 
     in_type: FieldType

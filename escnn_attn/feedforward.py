@@ -76,6 +76,10 @@ class BilinearFeedForward(FunctionFeedForward):
     Shape:
         (b, c, h, w) or (points, c), unchanged.
 
+    Raises:
+        TypeError: if the type is not one on the plane.
+        ValueError: if the expansion is not positive.
+
     Example:
         >>> import torch
         >>> from escnn_attn import BilinearFeedForward, fourier_type, planar_gspace
@@ -109,6 +113,10 @@ class FourierFeedForward(FunctionFeedForward):
     Shape:
         (b, c, h, w) or (points, c), unchanged.
 
+    Raises:
+        TypeError: if the type is not one on the plane.
+        ValueError: if the expansion is not positive, or there are too few samples for the band limit.
+
     Example:
         >>> from escnn_attn import FourierFeedForward, fourier_type, planar_gspace
         >>> so2 = planar_gspace("SO2")
@@ -140,6 +148,10 @@ class GatedFeedForward(TokenModule):
 
     Shape:
         (b, c, h, w) or (points, c), unchanged.
+
+    Raises:
+        TypeError: if the type is not one on the plane.
+        ValueError: if the expansion is not positive.
 
     Example:
         >>> from escnn_attn import GatedFeedForward, fourier_type, planar_gspace

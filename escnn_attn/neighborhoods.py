@@ -21,6 +21,16 @@ class Neighborhood(ABC):
     """Base class: which keys are near enough to a query to be attended to.
 
     A subclass defines `pairs`. Attention stays equivariant if membership depends on distances alone.
+
+    Example:
+        >>> import numpy as np
+        >>> from escnn_attn import Neighborhood
+        >>> class Ring(Neighborhood):
+        ...     def pairs(self, query, key, extent):
+        ...         distances = np.linalg.norm(key[:, None] - query[None], axis=-1)
+        ...         return np.stack(np.nonzero((distances > 1) & (distances < 2)))
+        >>> Ring().pairs(np.zeros((1, 3)), np.array([[0.5, 0, 0], [1.5, 0, 0]]), extent=1.5).tolist()
+        [[1], [0]]
     """
 
     @abstractmethod

@@ -23,6 +23,9 @@ class SteerableRMSNorm(TokenModule):
     Shape:
         (b, c, h, w) or (points, c), unchanged.
 
+    Raises:
+        TypeError: if the type is not one on the plane.
+
     Example:
         >>> import torch
         >>> from escnn_attn import SteerableRMSNorm, fourier_type, planar_gspace

@@ -23,6 +23,9 @@ class InvariantPooling(TokenModule):
     Shape:
         (b, c, h, w), or (points, c) of b clouds, to (b, number of irrep copies).
 
+    Raises:
+        TypeError: if the type is not one on the plane.
+
     Example:
         >>> import torch
         >>> from escnn_attn import InvariantPooling, fourier_type, planar_gspace

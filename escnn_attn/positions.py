@@ -79,7 +79,22 @@ class PositionEmbedding(nn.Module):
 
 
 class NoPosition(PositionEmbedding):
-    """Attention that does not see positions: permutation equivariant on top of the symmetries."""
+    """Attention that does not see positions: permutation equivariant on top of the symmetries.
+
+    Args:
+        head_type: field type of one head.
+        heads: number of heads.
+
+    Example:
+        >>> import torch
+        >>> from escnn_attn import NoPosition, SteerableSelfAttention, fourier_type, planar_gspace
+        >>> t = fourier_type(planar_gspace("C4"), 2)
+        >>> attention = SteerableSelfAttention(t, heads=1, position=NoPosition)
+        >>> features = torch.randn(5, 8)
+        >>> here, there = (attention(t(features, torch.randn(5, 2))).tensor for _ in range(2))
+        >>> torch.allclose(here, there)
+        True
+    """
 
 
 class RotaryEmbedding(PositionEmbedding):
@@ -106,6 +121,14 @@ class RotaryEmbedding(PositionEmbedding):
     Raises:
         ValueError: for an odd number of channels, or wavelengths, distance or tolerance that are not positive; in use,
             if tokens are farther apart than `max_distance`, or need too many samples, naming what would do.
+
+    Example:
+        >>> from functools import partial
+        >>> from escnn_attn import RotaryEmbedding, SteerableSelfAttention, fourier_type, planar_gspace
+        >>> exact = partial(RotaryEmbedding, wavelengths=(4.0, 32.0), tolerance=1e-6)
+        >>> attention = SteerableSelfAttention(fourier_type(planar_gspace("SO2"), 16, 2), heads=2, position=exact)
+        >>> attention.position.sample_counts(10.0)  # rotations for the shortest to the longest wavelength
+        [36, 24, 20, 16]
     """
 
     initial_gain = 6.0
@@ -204,7 +227,14 @@ class RotaryEmbedding(PositionEmbedding):
 class QueryKeyRotaryEmbedding(RotaryEmbedding):
     """`RotaryEmbedding` of queries and keys alone, as in language models: positions shape the weights only.
 
-    For the trivial group this is two-dimensional RoPE, the position embedding of a plain transformer.
+    For the trivial group this is two-dimensional RoPE, the position embedding of a plain transformer. The arguments are
+    those of `RotaryEmbedding`.
+
+    Example:
+        >>> from escnn_attn import QueryKeyRotaryEmbedding, SteerableSelfAttention, fourier_type, planar_gspace
+        >>> t = fourier_type(planar_gspace("trivial"), 64)
+        >>> SteerableSelfAttention(t, heads=4, position=QueryKeyRotaryEmbedding).position
+        QueryKeyRotaryEmbedding(heads=4, channels=16, coefficients=1, wavelengths=(6.0, 60.0), tolerance=0.001)
     """
 
     initial_gain = 1.0

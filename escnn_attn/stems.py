@@ -32,6 +32,13 @@ def convolution_stem(
 
     Raises:
         ValueError: if the kernel sizes are not odd, or not as many as the strides.
+
+    Example:
+        >>> from escnn_attn import convolution_stem, field_type, fourier_type, planar_gspace
+        >>> so2 = planar_gspace("SO2")
+        >>> stem = convolution_stem(field_type(so2, scalars=1), fourier_type(so2, 4, 2))
+        >>> stem.evaluate_output_shape((1, 1, 29, 29))
+        (1, 20, 8, 8)
     """
     if not kernel_sizes or len(kernel_sizes) != len(strides) or any(k % 2 == 0 for k in kernel_sizes):
         raise ValueError(f"expected as many odd kernel sizes as strides, got {kernel_sizes} and {strides}")

@@ -26,6 +26,13 @@ class Tokens:
         key: names the positions where all inputs of one shape share them, as on grids, so that what depends on positions
             alone need not be computed anew; None on clouds.
         shared: what layers have computed from the positions alone, kept for later layers.
+
+    Example:
+        >>> from escnn_attn import IsotypicLayout, fourier_type, planar_gspace
+        >>> layout = IsotypicLayout(fourier_type(planar_gspace("SO2"), 4, 1))
+        >>> tokens = grid_tokens(torch.randn(2, 12, 5, 5), layout)
+        >>> [tuple(f.shape) for f in tokens.features], tuple(tokens.positions.shape)
+        ([(1, 2, 25, 4), (2, 2, 25, 4)], (1, 25, 2))
     """
 
     features: Features

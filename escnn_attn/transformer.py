@@ -1,6 +1,7 @@
 """Pre-norm residual blocks and stacks of them."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 from torch import nn
 
@@ -60,10 +61,30 @@ class SteerableStack(TokenModule):
 
     Args:
         layers: modules on tokens, each with the output type of the one before as its input type.
+
+    Shape:
+        (b, c, h, w) or (points, c), to as many channels as the last layer gives.
+
+    Raises:
+        TypeError: if a layer does not take what the one before gives.
+        ValueError: if there are no layers.
+
+    Example:
+        >>> import torch
+        >>> from escnn_attn import SteerableLinear, SteerableRMSNorm, SteerableStack, fourier_type, planar_gspace
+        >>> wide, narrow = (fourier_type(planar_gspace("O2"), n, 1) for n in (4, 2))
+        >>> stack = SteerableStack([SteerableLinear(wide, narrow), SteerableRMSNorm(narrow)])
+        >>> stack(wide(torch.randn(1, 24, 5, 5))).shape
+        torch.Size([1, 12, 5, 5])
     """
 
     def __init__(self, layers: Iterable[TokenModule]) -> None:
         modules = list(layers)
+        if not modules:
+            raise ValueError("a stack needs at least one layer")
+        for before, layer in pairwise(modules):
+            if layer.in_type != before.out_type:
+                raise TypeError(f"{type(layer).__name__} takes {layer.in_type}, but the layer before gives {before.out_type}")
         super().__init__(modules[0].in_type, modules[-1].out_type)
         self.layers = nn.ModuleList(modules)
 

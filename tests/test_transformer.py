@@ -206,3 +206,11 @@ def test_shapes_and_repr():
     with pytest.raises(ValueError, match="expected a shape"):
         attention.evaluate_output_shape((2, 9, 5, 7))
     assert small_model("C4").evaluate_output_shape((3, 1, 29, 29)) == (3, 10)
+
+
+def test_stacks_that_do_not_fit_are_refused():
+    wide, narrow = (fourier_type(planar_gspace("C4"), n) for n in (4, 2))
+    with pytest.raises(TypeError, match="SteerableLinear takes"):
+        SteerableStack([SteerableLinear(wide, narrow), SteerableLinear(wide, narrow)])
+    with pytest.raises(ValueError, match="at least one layer"):
+        SteerableStack([])
