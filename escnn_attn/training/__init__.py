@@ -1,8 +1,28 @@
 """Training with PyTorch Lightning and Hydra; needs the extra `train`."""
 
 import escnn_attn  # noqa: F401  (the guards of compat, before anything imports escnn)
-from escnn_attn.training.callbacks import AveragedWeights, SeedSteps
+from escnn_attn.training.base import DataModule, Learner, load_learner
+from escnn_attn.training.callbacks import AveragedWeights, BestCheckpoint, SeedSteps
 from escnn_attn.training.classifier import ImageClassifier
 from escnn_attn.training.data import Digits, DigitsDataModule, RotatedMNIST
+from escnn_attn.training.nbody import AugmentedNBody, NBody
+from escnn_attn.training.particles import Recipe
+from escnn_attn.training.regression import AbsoluteCloudRegression, CloudRegression
 
-__all__ = ["AveragedWeights", "Digits", "DigitsDataModule", "ImageClassifier", "RotatedMNIST", "SeedSteps"]
+__all__ = [
+    "AbsoluteCloudRegression",
+    "AugmentedNBody",
+    "AveragedWeights",
+    "BestCheckpoint",
+    "CloudRegression",
+    "DataModule",
+    "Digits",
+    "DigitsDataModule",
+    "ImageClassifier",
+    "Learner",
+    "NBody",
+    "Recipe",
+    "RotatedMNIST",
+    "SeedSteps",
+    "load_learner",
+]

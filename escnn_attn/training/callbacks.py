@@ -1,4 +1,4 @@
-"""Callbacks of the training system: averaged weights, and randomness that a resumed run repeats."""
+"""Callbacks of the training system: averaged weights, the best checkpoint, and randomness that a resumed run repeats."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,8 +6,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor, nn
+
+from escnn_attn.training.base import Learner
 
 
 class AveragedWeights(EMAWeightAveraging):
@@ -65,6 +67,24 @@ def _train_mode(module: nn.Module) -> Iterator[None]:
         module.train()
         yield
         module.train(training)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the epoch that is best on validation, by the metric and mode that the module states.
+
+    Args:
+        dirpath: folder of the checkpoint.
+        filename: of the checkpoint, without its ending.
+    """
+
+    def __init__(self, dirpath: str, filename: str = "best") -> None:
+        super().__init__(dirpath=dirpath, filename=filename)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if not isinstance(pl_module, Learner):
+            raise TypeError(f"expected a module that states its metric and mode, a Learner, got {type(pl_module).__name__}")
+        self.monitor, self.mode = f"validation/{pl_module.metric}", pl_module.mode
+        super().setup(trainer, pl_module, stage)
 
 
 class SeedSteps(Callback):

