@@ -116,19 +116,36 @@ class SteerableTransformer(EquivariantModule):
         weights: Tensor | None = None,
     ) -> Tensor | GeometricTensor:
         """Logits (b, classes), or a geometric tensor of `out_type`; the arguments are those of every layer (`TokenModule`)."""
+        tokens, domain = self._encode(x, batch, batch_size, mask=mask, edge_index=edge_index, weights=weights)
+        if isinstance(self.readout, SteerableLinear):
+            return self.readout.output(tokens, domain)
+        return self.readout(self._pool(tokens))
+
+    def invariants(self, images: Tensor | GeometricTensor) -> Tensor:
+        """The pooled invariants (b, c) that the logits are read from.
+
+        Raises:
+            TypeError: if the network gives fields instead.
+        """
+        return self._pool(self._encode(images)[0])
+
+    def _pool(self, tokens: Tokens) -> Tensor:
+        if self.pool is None:
+            raise TypeError(f"a network with fields {self.out_type} as output has no pooled invariants")
+        return self.pool.pool_tokens(tokens)
+
+    def _encode(
+        self, x: Tensor | GeometricTensor, batch: Tensor | None = None, batch_size: int | None = None, **context: Tensor | None
+    ) -> tuple[Tokens, Domain]:
+        """The tokens that the last block leaves, and where they are."""
         x = self._typed(x)
         domain = domain_of(x, batch, batch_size)
         if x.coords is None:
-            tokens, domain = self._image_tokens(x, domain, mask=mask, edge_index=edge_index, weights=weights)
+            tokens, domain = self._image_tokens(x, domain, **context)
         else:
-            context = {"mask": mask, "edge_index": edge_index, "weights": weights}
             embedded = self.stem(x, batch=batch, batch_size=batch_size, **context)
             tokens = to_tokens(embedded, self.blocks.in_layout, domain, **context)
-        tokens = self.blocks.forward_tokens(tokens)
-        if isinstance(self.readout, SteerableLinear):
-            return self.readout.output(tokens, domain)
-        assert self.pool is not None
-        return self.readout(self.pool.pool_tokens(tokens))
+        return self.blocks.forward_tokens(tokens), domain
 
     def _typed(self, x: Tensor | GeometricTensor) -> GeometricTensor:
         if isinstance(x, Tensor):
@@ -140,7 +157,13 @@ class SteerableTransformer(EquivariantModule):
         return require_type(x, self.in_type)
 
     def _image_tokens(
-        self, x: GeometricTensor, domain: Domain, *, mask: Tensor | None, edge_index: Tensor | None, weights: Tensor | None
+        self,
+        x: GeometricTensor,
+        domain: Domain,
+        *,
+        mask: Tensor | None = None,
+        edge_index: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> tuple[Tokens, Domain]:
         """The tokens that the stem makes of images, and their domain; for logits those of the central disc."""
         height, width = x.tensor.shape[2:]

@@ -27,11 +27,11 @@ class ComparisonReport(Callback):
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         results = [json.loads(path.read_text()) for path in sorted(folder.glob("*/results.json"))]
-        report([r for r in results if "test" in r], folder)
+        report(results, folder)
 
 
 def report(results: list[dict[str, Any]], folder: Path) -> None:
-    """Prints results as a table and draws what pictures there are of them.
+    """Prints results as a table, with the overrides that tell them apart, and draws what pictures there are of them.
 
     Args:
         results: as `escnn_attn.training.run.train` returns them.
@@ -39,15 +39,22 @@ def report(results: list[dict[str, Any]], folder: Path) -> None:
     """
     if not results:
         return
-    columns = list(dict.fromkeys((name, r["metric"]) for r in results for name in r["test"]))
+    columns = list(dict.fromkeys((name, r["metric"]) for r in results for name in _values(r)))
     headings = (f"{name} {FORMATS[metric][0]}" for name, metric in columns)
     table = Table("model", "seed", "parameters", "minutes", *headings)
+    shared = set.intersection(*(set(r["overrides"]) for r in results))
     for r in results:
-        shown = {(name, r["metric"]): FORMATS[r["metric"]][2](value) for name, value in r["test"].items()}
+        shown = {(name, r["metric"]): FORMATS[r["metric"]][2](value) for name, value in _values(r).items()}
         row = (shown.get(column, "") for column in columns)
-        table.add_row(r["name"], str(r["seed"]), f"{r['parameters']:,}", f"{r['minutes']:.1f}", *row)
+        name = " ".join([r["name"], *(o for o in r["overrides"] if o not in shared)])
+        table.add_row(name, str(r["seed"]), f"{r['parameters']:,}", f"{r['minutes']:.1f}", *row)
     Console(width=100).print(table)
     draw(results, folder)
+
+
+def _values(result: dict[str, Any]) -> dict[str, float]:
+    """The metric of a result, on validation and on test sets if there was a test."""
+    return {"validation": result["validation"], **result.get("test", {})}
 
 
 def draw(results: list[dict[str, Any]], folder: Path) -> None:

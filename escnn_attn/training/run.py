@@ -11,6 +11,7 @@ from typing import Any
 import hydra
 import pytorch_lightning as pl
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -43,6 +44,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     minutes = _fit(trainer, learner, datamodule, config.ckpt_path)
     results = {
         "name": config.name,
+        "overrides": list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
         "model": OmegaConf.to_container(config.model, resolve=True),
         "parameters": sum(p.numel() for p in learner.parameters()),
         "epochs": trainer.current_epoch,
