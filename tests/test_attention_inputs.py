@@ -130,6 +130,16 @@ def test_training_after_inference_mode(domain):
 
 
 @pytest.mark.parametrize("near", [None, Disc(2.0), KNearest(3)])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_points_may_come_in_any_order(near, position):
+    module = attention_on("O2", neighborhood=near, position=POSITIONS[position])
+    x, order = cloud(module.in_type), torch.randperm(23)
+    batch = torch.arange(23) % 3
+    shuffled = module(module.in_type(x.tensor[order], x.coords[order]), batch=batch[order]).tensor
+    assert relative(shuffled, module(x, batch=batch).tensor[order]) < 1e-10
+
+
+@pytest.mark.parametrize("near", [None, Disc(2.0), KNearest(3)])
 @pytest.mark.parametrize("layer", ["self", "cross", "group"])
 def test_empty_and_single_inputs(near, layer):
     """No samples, no pixels, no points, no context: shapes are kept and nothing is NaN."""

@@ -6,9 +6,13 @@ import pytest
 import torch
 
 from escnn_attn import (
+    DistanceBias,
+    NoPosition,
     PositionEmbedding,
     QueryKeyRotaryEmbedding,
+    RadialBias,
     RotaryEmbedding,
+    SteerableSelfAttention,
     fourier_type,
     planar_gspace,
 )
@@ -97,3 +101,43 @@ def test_number_of_samples_is_invisible():
     coarse = module(x).tensor
     module.position.tolerance = 1e-10
     assert relative(coarse, module(x).tensor) < 1e-3
+
+
+def test_distance_bias_is_a_gaussian_window():
+    """The fused form against the formula, far from the origin, for heads of different widths."""
+    module = attention_on("D4", position=partial(DistanceBias, lengths=(0.5, 4.0)))
+    x = cloud(module.in_type)
+    x = module.in_type(x.tensor, x.coords + torch.tensor([50.0, -80.0]))
+    rates = module.position.log_rate.exp()
+    assert relative(rates, 0.5 / torch.tensor([0.5, 2**0.5, 4.0], dtype=torch.float64) ** 2) < 1e-6
+    blind = attention_on("D4", position=NoPosition)
+    blind.load_state_dict(module.state_dict(), strict=False)
+    squares = torch.cdist(x.coords, x.coords).square()
+    expected = (blind.attention_weights(x).log() - rates[:, None, None] * squares).softmax(dim=-1)
+    assert relative(module.attention_weights(x), expected) < 1e-10
+
+
+def test_distance_bias_stays_fused():
+    """Nothing of tokens² is kept for the gradient, nor a mask made."""
+    t = fourier_type(planar_gspace("SO2"), 2, 1)
+    module = SteerableSelfAttention(t, heads=1, position=DistanceBias)
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        module(t(torch.randn(1, t.size, 40, 40)))
+    assert max(sizes) < 1600 * 1600 / 10
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        x = t(torch.randn(1, t.size, 60, 60))
+        low = module(x).tensor
+    assert relative(low.float(), module(x).tensor) < 3e-2
+
+
+def test_radial_bias_is_its_formula():
+    module = attention_on("C3", position=partial(RadialBias, extent=4.0, centres=5))
+    torch.nn.init.normal_(module.position.weight)
+    x = cloud(module.in_type)
+    blind = attention_on("C3", position=NoPosition)
+    blind.load_state_dict(module.state_dict(), strict=False)
+    gaps = torch.cdist(x.coords, x.coords)[..., None] - torch.arange(5)
+    bias = torch.einsum("hn,tsn->hts", module.position.weight, (-0.5 * gaps**2).exp())
+    expected = (blind.attention_weights(x).log() + bias).softmax(dim=-1)
+    assert relative(module.attention_weights(x), expected) < 1e-10
