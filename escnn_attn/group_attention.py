@@ -27,8 +27,8 @@ class RegularSelfAttention(TokenModule):
         head_channels: channels of a head, an even number; None for out_type's fields over the heads, rounded up to even.
         wavelengths: shortest and longest of the rotary embedding, in the units of the positions.
         neighborhood: the tokens that a token attends to; None for all.
-        checkpointing: whether to compute one group element after the other and again for the gradient (gradient
-            checkpointing): memory over the order of the group, for a third more time.
+        checkpointing: whether to compute one group element after the other, and again for the gradient (gradient
+            checkpointing): less memory, for more time.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class LiftingSelfAttention(RegularSelfAttention):
         head_channels: channels of a head, an even number; None for out_type's fields over the heads, rounded up to even.
         wavelengths: shortest and longest $2\pi/|w|$, in the units of the positions.
         neighborhood: the tokens that a token attends to; None for all.
-        checkpointing: gradient checkpointing: memory over the order of the group, for a third more time.
+        checkpointing: gradient checkpointing over group elements: less memory, for more time.
 
     Shape:
         (b, channels, h, w) to (b, fields·|G|, h, w), or (points, …).
@@ -182,7 +182,7 @@ class GroupSelfAttention(RegularSelfAttention):
         head_channels: channels of a head, an even number; None for out_type's fields over the heads, rounded up to even.
         wavelengths: shortest and longest $2\pi/|w|$, in the units of the positions.
         neighborhood: the tokens that a token attends to; None for all.
-        checkpointing: gradient checkpointing: memory over the order of the group, for a third more time.
+        checkpointing: gradient checkpointing over group elements: less memory, for more time.
 
     Shape:
         (b, fields·|G|, h, w) to (b, fields'·|G|, h, w), or (points, …).
