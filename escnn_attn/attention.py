@@ -69,6 +69,7 @@ class SteerableSelfAttention(SteerableAttention):
             max_frequency=max_frequency, position=position, neighborhood=neighborhood, dropout=dropout,
         )  # fmt: skip
         self.project_in = self._projection(self.in_layout.multiplicities, 3)
+        self.project_out = self._output_map()
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         return self._mix(tokens, tokens, self._functions(self.project_in(tokens.features), 3), tokens.edges)
@@ -144,6 +145,7 @@ class SteerableCrossAttention(SteerableAttention):
         self.context_layout = IsotypicLayout(context_type)
         self.project_query = self._projection(self.in_layout.multiplicities, 1)
         self.project_context = self._projection(self.context_layout.multiplicities, 2)
+        self.project_out = self._output_map()
 
     def forward_tokens(self, tokens: Tokens, context: Tokens) -> Tokens:
         """Attention of tokens to a context, whose positions are about the same centre; along `tokens.edges` where given."""

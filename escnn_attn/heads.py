@@ -23,12 +23,16 @@ Position = Callable[[FieldType, int], PositionEmbedding]
 class SteerableAttention(TokenModule):
     """What self- and cross-attention share: heads of functions on the group, from projected queries, keys and values on.
 
+    A subclass makes the linear maps, to queries, keys and values, and `project_out`.
+
     Args:
         in_type: type of the queries' tokens.
         context_type: type of the tokens attended to.
         out_type: type of the output.
         heads, head_channels, max_frequency, position, neighborhood, dropout: see `SteerableSelfAttention`.
     """
+
+    project_out: IsotypicLinear
 
     def __init__(
         self,
@@ -61,13 +65,16 @@ class SteerableAttention(TokenModule):
         #: multiplicities of the irreps in the functions of all heads
         self.wide = {irrep: m * heads * head_channels for irrep, m in function.multiplicities.items()}
         self.position = position(spectral_type(in_type.gspace, head_channels, max_frequency), heads)
-        self.project_out = IsotypicLinear(in_type.fibergroup, self.wide, self.out_layout.multiplicities)
         self.gain = nn.Parameter(torch.full((heads,), self.position.initial_gain))
         self.dropout = FieldDropout(self.out_type, dropout)
 
     def _projection(self, inputs: Multiplicities, count: int) -> IsotypicLinear:
         """The linear map from a type to `count` sets of functions, such as keys and values."""
         return IsotypicLinear(self.in_type.fibergroup, inputs, {irrep: count * m for irrep, m in self.wide.items()})
+
+    def _output_map(self) -> IsotypicLinear:
+        """The linear map from the functions of all heads to the output."""
+        return IsotypicLinear(self.in_type.fibergroup, self.wide, self.out_layout.multiplicities)
 
     def _functions(self, projected: Features, count: int) -> list[Tensor]:
         """What `_projection` gave, as `count` tensors of coefficients (b, h, t, c, r)."""
