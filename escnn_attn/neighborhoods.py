@@ -168,13 +168,14 @@ def attention_pattern(
         edges: (2, e) from keys, counted through as b·s, to queries, as b·t.
     """
     name = neighborhood if edges is None else "edges"
-    positions, given, pattern = query.shared.get(name, (None, None, None))
-    if pattern is None or positions is not context.positions or given is not edges:
+    depends_on = (context.positions, context.mask, context.weights, edges)
+    known, pattern = query.shared.get(name, ((), None))
+    if pattern is None or any(a is not b for a, b in zip(known, depends_on, strict=True)):
         if edges is not None:
             pattern = Graph(query, context, edges)
         else:
             pattern = AllPairs(query, context) if neighborhood is None else neighborhood.pattern(query, context)
-        query.shared[name] = (context.positions, edges, pattern)
+        query.shared[name] = (depends_on, pattern)
     return pattern
 
 

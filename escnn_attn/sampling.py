@@ -125,7 +125,9 @@ def rotary_samples(max_frequency: int, argument: float, tolerance: float) -> int
         >>> rotary_samples(3, 6.0, 1e-3), rotary_samples(3, 6.0, 1e-6)
         (20, 24)
     """
-    for samples in range(4 * (2 * max_frequency // 4 + 1), MAX_SAMPLES + 1, 4):
+    # Bessel functions of orders below their argument do not fall off: fewer samples than it are never enough
+    fewest = max(2 * max_frequency, int(min(argument, MAX_SAMPLES)))
+    for samples in range(4 * (fewest // 4 + 1), MAX_SAMPLES + 1, 4):
         if bessel_tail(argument, samples - 2 * max_frequency) < tolerance:
             return samples
     raise ValueError(

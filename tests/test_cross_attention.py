@@ -1,5 +1,6 @@
 """Cross-attention: between types, resolutions and domains."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,6 +10,7 @@ from escnn.nn import FieldType
 from escnn_attn import Disc, KNearest, RotaryEmbedding, SteerableCrossAttention, SteerableSelfAttention, planar_gspace
 from escnn_attn.domains import grid_positions
 from escnn_attn.testing import equivariance_error, transform
+from escnn_attn.tokens import grid_tokens
 
 from .helpers import POSITIONS, assert_every_parameter_has_gradient, cloud, mixed_type, relative, worst
 
@@ -162,3 +164,21 @@ def test_transform_keeps_pairs_together():
     g = module.in_type.fibergroup.element(1)
     turned_alone = module(transform(x, g), around).tensor
     assert relative(turned_alone, transform(module(x, around), g).tensor) > 1e-2
+
+
+def test_patterns_of_another_context_are_not_taken():
+    """In one network: attention to itself, then to contexts on the same grid with other padding and weights."""
+    t = mixed_type("C4")
+    itself, other = (
+        kind(*types, heads=1).double() for kind, types in ((SteerableSelfAttention, [t]), (SteerableCrossAttention, [t, t]))
+    )
+    x, around = (torch.randn(1, t.size, 5, 5, dtype=torch.float64) for _ in range(2))
+    mask, weights = torch.arange(25)[None] % 3 == 0, torch.rand(1, 25, dtype=torch.float64)
+    tokens = itself.forward_tokens(grid_tokens(x, itself.in_layout))
+    context = grid_tokens(around, other.context_layout, mask)
+    for near in (None, Disc(2.0), KNearest(3)):
+        other.neighborhood = near
+        for now in (context, replace(context, weights=weights), replace(context, mask=None)):
+            expected = other.forward_tokens(replace(tokens, shared={}), now)
+            found = other.forward_tokens(tokens, now)
+            assert all(torch.equal(a, b) for a, b in zip(found.features, expected.features))

@@ -88,3 +88,8 @@ def test_constant_stays_exact_and_out_of_the_state():
     assert constant.value.dtype == torch.float32
     assert constant.half().double().value.item() == 1 / 3
     assert not constant.state_dict()
+
+
+def test_waves_beyond_any_number_of_samples_are_refused_at_once():
+    with pytest.raises(ValueError, match="needs more than 512 rotations"):
+        rotary_samples(3, 1e12, 1e-3)
