@@ -9,7 +9,8 @@ from escnn_attn.feedforward import BilinearFeedForward, FourierFeedForward, Gate
 from escnn_attn.fields import IsotypicLayout, field_type, fourier_type, planar_gspace
 from escnn_attn.group_attention import GroupSelfAttention, LiftingSelfAttention
 from escnn_attn.linear import SteerableLinear
-from escnn_attn.models import SteerableTransformer, steerable_block
+from escnn_attn.blocks import steerable_block
+from escnn_attn.models import SteerableTransformer
 from escnn_attn.neighborhoods import Disc, KNearest, Neighborhood
 from escnn_attn.norm import SteerableRMSNorm
 from escnn_attn.pooling import InvariantPooling

@@ -224,6 +224,8 @@ def _centred_as(context: Tokens, tokens: Tokens) -> Tokens:
     if tokens.centre is None and context.centre is None:
         return tokens
     shift = sum(sign * t.centre for sign, t in ((1, tokens), (-1, context)) if t.centre is not None)
+    if context.mask is not None:  # nothing to be near to: tokens stay about their own centre
+        shift = shift * context.mask.any(dim=1)[:, None, None]
     positions = tokens.positions + shift
     if tokens.mask is not None:
         positions = positions.masked_fill(~tokens.mask[..., None], 0)

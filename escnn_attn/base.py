@@ -44,6 +44,8 @@ class TokenModule(EquivariantModule):
 
     in_type: FieldType
     out_type: FieldType
+    #: whether `forward` takes `batch`, `mask` and the like: a chain then passes them on
+    takes_context = True
 
     def __init__(self, in_type: FieldType, out_type: FieldType) -> None:
         super().__init__()
@@ -160,6 +162,7 @@ class SequentialModule(escnn.nn.SequentialModule):
     """
 
     in_type: FieldType
+    takes_context = True
 
     def __init__(self, *modules: EquivariantModule) -> None:
         super().__init__(*modules)
@@ -183,7 +186,7 @@ class SequentialModule(escnn.nn.SequentialModule):
         require_type(x, self.in_type)
         context = {"batch": batch, "batch_size": batch_size, "mask": mask, "edge_index": edge_index, "weights": weights}
         for module in filter(None, self._modules.values()):
-            if isinstance(module, TokenModule | SequentialModule):
+            if getattr(module, "takes_context", False):
                 x = module(x, **context)
                 continue
             if any(value is not None for value in context.values()) and any(

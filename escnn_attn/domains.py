@@ -67,6 +67,7 @@ class Domain:
         """
         if self.coords is None or context.coords is None:
             raise ValueError("edge_index is a graph between points, but a grid has none: take a neighborhood")
+        require_tensor(edge_index, "edge_index")
         if edge_index.dim() != 2 or edge_index.shape[0] != 2 or edge_index.dtype != torch.long:
             raise ValueError(
                 f"expected edge_index (2, edges) of int64, got shape {tuple(edge_index.shape)} of {edge_index.dtype}"
@@ -80,7 +81,17 @@ class Domain:
         key, query = (d.slots[i] if d.slots is not None else i for d, i in zip((context, self), edge_index, strict=True))
         if not torch.equal(key // max(1, context.shape[1]), query // max(1, self.shape[1])):
             raise ValueError("expected edges within clouds, but edge_index joins points of different clouds")
-        return torch.stack([key, query])
+        if not key.numel():
+            return torch.stack([key, query])
+        places = int(key.max()) + 1
+        once = torch.unique(query * places + key)  # an edge that comes twice counts once
+        return torch.stack([once % places, once // places])
+
+
+def require_tensor(x: object, name: str) -> None:
+    """Raises a TypeError unless x is a torch tensor."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"expected {name} to be a torch.Tensor, got {type(x).__name__}")
 
 
 def domain_of(x: GeometricTensor, batch: Tensor | None = None, batch_size: int | None = None) -> Domain:
@@ -92,14 +103,19 @@ def domain_of(x: GeometricTensor, batch: Tensor | None = None, batch_size: int |
     if x.coords is None:
         if batch is not None:
             raise ValueError("batch tells the clouds of flattened points apart, but this tensor is a grid (it has no coords)")
+        if batch_size not in (None, x.shape[0]):
+            raise ValueError(f"batch_size is {batch_size}, but this grid has {x.shape[0]} samples")
         return Domain((x.shape[0], *x.shape[2:]))
     points = x.coords.shape[0]
     if batch is None and batch_size not in (None, 1):
         raise ValueError(f"batch_size is {batch_size}, but there is no batch to tell the clouds apart")
     if batch is None:
         return Domain((1, points), x.coords)
+    require_tensor(batch, "batch")
     if batch.shape != (points,) or batch.dtype != torch.long:
         raise ValueError(f"expected batch to be {points} int64 indices, got shape {tuple(batch.shape)} of {batch.dtype}")
+    if points and batch.min() < 0:
+        raise ValueError(f"expected batch to be indices from 0, got {int(batch.min())}")
     counts = torch.bincount(batch, minlength=batch_size or 0)
     if batch_size is not None and len(counts) > batch_size:
         raise ValueError(f"batch holds index {len(counts) - 1}, but batch_size is {batch_size}")

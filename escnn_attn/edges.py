@@ -37,8 +37,10 @@ def edge_formula(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: fl
         logits = logits + bias
     rows = query[:, None].expand_as(logits)
     highest = torch.full_like(q[..., 0], float("-inf")).scatter_reduce(0, rows, logits.detach(), "amax")
+    highest = highest.masked_fill(highest == float("-inf"), 0)  # a bias may forbid all edges of a query
     powers = (logits - highest[query]).exp()
-    weights = powers / torch.zeros_like(highest).index_add(0, query, powers)[query]
+    total = torch.zeros_like(highest).index_add(0, query, powers)
+    weights = powers / total.where(total > 0, 1)[query]
     return torch.zeros_like(q).index_add(0, query, weights[..., None] * v[key]), weights
 
 

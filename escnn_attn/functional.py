@@ -125,7 +125,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, keep: Tensor | None = 
 
 def attention_weights(q: Tensor, k: Tensor, scale: float, keep: Tensor | None, bias: Tensor | None) -> Tensor:
     """The weights (b, h, t, s) of `attend`, for inspection: this stores tokens². Zero for queries without a key."""
-    logits = q @ k.mT * scale
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast(q.device.type, enabled=False):
+        logits = q.to(dtype) @ k.to(dtype).mT * scale
     if bias is not None:
         logits = logits + bias.to(logits.dtype)
     if keep is None:
@@ -152,8 +154,10 @@ def invariants(features: Features, trivial: list[bool]) -> Tensor:
 
     Norms are smoothed below 1e-6, so that their gradient at zero is zero.
     """
-    norms = (f[0] if t else (f.square().sum(dim=0) + 1e-12).sqrt() for f, t in zip(features, trivial, strict=True))
-    return torch.cat(list(norms), dim=-1)
+    pairs = list(zip(features, trivial, strict=True))
+    wide = torch.promote_types(features[0].dtype, torch.float32)  # 1e-12 is zero in half precision
+    norms = [f[0] if t else (f.to(wide).square().sum(dim=0) + 1e-12).sqrt().to(f.dtype) for f, t in pairs]
+    return torch.cat(norms, dim=-1)
 
 
 def token_mean(x: Tensor, mask: Tensor | None, weights: Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from escnn_attn.base import TokenModule
 from escnn_attn.fields import require_planar
 from escnn_attn.functional import rotate_pairs
+from escnn_attn.heads import require_heads
 from escnn_attn.neighborhoods import Neighborhood, attention_pattern, require_neighborhood
 from escnn_attn.patterns import AttentionPattern
 from escnn_attn.rotation import phases, spread_radians, turned_waves
@@ -47,13 +48,7 @@ class RegularSelfAttention(TokenModule):
         if gspace.fibergroup.continuous:
             raise ValueError(f"expected a finite group, got {gspace.fibergroup}: take SteerableSelfAttention")
         _require_copies(out_type, "regular")
-        if heads < 1:
-            raise ValueError(f"heads must be at least 1, got {heads}")
-        if head_channels is None:
-            channels = -(-len(out_type) // heads)
-            head_channels = channels + channels % 2
-        elif head_channels < 2 or head_channels % 2:
-            raise ValueError(f"head_channels must be even and at least 2 (channels are paired), got {head_channels}")
+        head_channels = require_heads(heads, head_channels, len(out_type))
         self.heads, self.channels, self.neighborhood = heads, head_channels, require_neighborhood(neighborhood)
         self.checkpointing = checkpointing
         elements = list(gspace.fibergroup.elements)

@@ -1,5 +1,6 @@
 """Heads of functions on the group: what self- and cross-attention share."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -50,20 +51,18 @@ class SteerableAttention(TokenModule):
         super().__init__(in_type, out_type)
         if require_planar(context_type) != in_type.gspace:
             raise TypeError(f"expected types on one gspace, got {in_type.gspace} and {context_type.gspace}")
-        if heads < 1:
-            raise ValueError(f"heads must be at least 1, got {heads}")
         if max_frequency is None:
             max_frequency = highest_frequency(in_type, context_type, out_type)
-        if head_channels is None:
-            head_channels = default_head_channels(in_type, heads, max_frequency)
-        elif head_channels < 2 or head_channels % 2:
-            raise ValueError(f"head_channels must be even and at least 2 (channels are paired), got {head_channels}")
+        size = spectral_type(in_type.gspace, 1, max_frequency).size
+        head_channels = require_heads(heads, head_channels, in_type.size / size)
         self.heads, self.channels, self.neighborhood = heads, head_channels, require_neighborhood(neighborhood)
         function = IsotypicLayout(spectral_type(in_type.gspace, 1, max_frequency))
         self.dims, self.copies = function.dims, list(function.multiplicities.values())
         self.scale = (head_channels * function.size) ** -0.5
         #: multiplicities of the irreps in the functions of all heads
         self.wide = {irrep: m * heads * head_channels for irrep, m in function.multiplicities.items()}
+        if isinstance(position, nn.Module) or not callable(position):
+            raise TypeError(f"expected a PositionEmbedding class, or a functools.partial of one, got {position!r}")
         self.position = position(spectral_type(in_type.gspace, head_channels, max_frequency), heads)
         self.gain = nn.Parameter(torch.full((heads,), self.position.initial_gain))
         self.dropout = FieldDropout(self.out_type, dropout)
@@ -89,11 +88,12 @@ class SteerableAttention(TokenModule):
     def _mix(self, query: Tokens, context: Tokens, functions: list[Tensor], edges: Tensor | None) -> Tokens:
         """Attention of queries to a context, given q, k and v: the layer after its first linear maps."""
         q, k, v = functions
+        dtype = v.dtype
         pattern = attention_pattern(self.neighborhood, query, context, edges)
         position, x, y = self._bind(query, context, pattern), query.positions, context.positions
         q, k, v = position.encode_query(q, x), position.encode_key(k, y), position.encode_value(v, y)
-        out = position.decode(pattern.attend(q, k, v, self.scale, position.bias), x)
-        coefficients = out.permute(4, 0, 2, 1, 3) * self.gain[:, None].to(out.dtype)
+        out = position.decode(pattern.attend(q, k, v, self.scale, position.bias), x).to(dtype)
+        coefficients = out.permute(4, 0, 2, 1, 3) * self.gain[:, None].to(dtype)
         features = self.project_out(from_coefficients(coefficients.flatten(3), self.dims, self.copies))
         reached = pattern.reached()
         if reached is not None:
@@ -108,8 +108,17 @@ class SteerableAttention(TokenModule):
         return pattern.weights(q, k, self.scale, position.bias)
 
 
-def default_head_channels(in_type: FieldType, heads: int, max_frequency: int) -> int:
-    """Channels with which `heads` heads are together as wide as the input, rounded up to even, at least 2."""
-    size = spectral_type(in_type.gspace, 1, max_frequency).size
-    channels = -(-in_type.size // (heads * size))
-    return max(2, channels + channels % 2)
+def require_heads(heads: int, head_channels: int | None, width: float) -> int:
+    """The channels of a head: an even number, by default as many as give `heads` heads the width of so many fields.
+
+    Raises:
+        ValueError: if there are no heads, or the channels of one cannot be paired.
+    """
+    if heads < 1:
+        raise ValueError(f"heads must be at least 1, got {heads}")
+    if head_channels is None:
+        channels = math.ceil(width / heads)
+        return max(2, channels + channels % 2)
+    if head_channels < 2 or head_channels % 2:
+        raise ValueError(f"head_channels must be even and at least 2 (channels are paired), got {head_channels}")
+    return head_channels

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import escnn.nn
 import torch
@@ -10,22 +11,18 @@ from escnn.gspaces import GSpace
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from torch import Tensor, nn
 
-from escnn_attn.attention import SteerableSelfAttention
 from escnn_attn.base import TokenModule
+from escnn_attn.blocks import steerable_block
 from escnn_attn.compat import one_state_dict
 from escnn_attn.domains import Domain, disc_window, domain_of
-from escnn_attn.feedforward import BilinearFeedForward
 from escnn_attn.fields import field_type, fourier_type, planar_gspace, require_planar
-from escnn_attn.heads import Position
 from escnn_attn.linear import SteerableLinear
-from escnn_attn.neighborhoods import Neighborhood
 from escnn_attn.norm import SteerableRMSNorm
 from escnn_attn.pooling import InvariantPooling
-from escnn_attn.positions import RotaryEmbedding
 from escnn_attn.stems import convolution_stem
-from escnn_attn.testing import assert_equivariant
-from escnn_attn.tokens import Tokens, disc_tokens, require_mask, require_type, to_tokens
-from escnn_attn.transformer import SteerableStack, SteerableTransformerBlock
+from escnn_attn.testing import assert_equivariant, stated_tolerance
+from escnn_attn.tokens import Tokens, disc_tokens, require_mask, require_type, require_weights, to_tokens
+from escnn_attn.transformer import SteerableStack
 
 Fields = FieldType | Mapping[str, int] | int
 
@@ -74,6 +71,7 @@ class SteerableTransformer(EquivariantModule):
 
     in_type: FieldType
     out_type: FieldType
+    takes_context = True
 
     def __init__(
         self,
@@ -96,6 +94,8 @@ class SteerableTransformer(EquivariantModule):
         blocks = [(block or steerable_block)(token_type) for _ in range(depth)]
         self.blocks = SteerableStack([*blocks, SteerableRMSNorm(token_type)])
         if isinstance(out_type, int):
+            if out_type < 1:
+                raise ValueError(f"expected at least one logit, got {out_type}")
             self.pool = InvariantPooling(token_type)
             self.readout = nn.Linear(self.pool.out_type.size, out_type)
             self.out_type = FieldType(self.pool.out_type.gspace, [self.pool.out_type.gspace.trivial_repr] * out_type)
@@ -121,13 +121,13 @@ class SteerableTransformer(EquivariantModule):
             return self.readout.output(tokens, domain)
         return self.readout(self._pool(tokens))
 
-    def invariants(self, images: Tensor | GeometricTensor) -> Tensor:
-        """The pooled invariants (b, c) that the logits are read from.
+    def invariants(self, x: Tensor | GeometricTensor, **context: Any) -> Tensor:
+        """The pooled invariants (b, c) that the logits are read from; the arguments are those of `forward`.
 
         Raises:
             TypeError: if the network gives fields instead.
         """
-        return self._pool(self._encode(images)[0])
+        return self._pool(self._encode(x, **context)[0])
 
     def _pool(self, tokens: Tokens) -> Tensor:
         if self.pool is None:
@@ -143,6 +143,8 @@ class SteerableTransformer(EquivariantModule):
         if x.coords is None:
             tokens, domain = self._image_tokens(x, domain, **context)
         else:
+            if not getattr(self.stem, "takes_context", False):
+                raise TypeError(f"a {type(self.stem).__name__} as stem takes images, not a cloud: take stem=SteerableLinear")
             embedded = self.stem(x, batch=batch, batch_size=batch_size, **context)
             tokens = to_tokens(embedded, self.blocks.in_layout, domain, **context)
         return self.blocks.forward_tokens(tokens), domain
@@ -169,22 +171,38 @@ class SteerableTransformer(EquivariantModule):
         height, width = x.tensor.shape[2:]
         self._require_centred(height, width)
         pixels = x.tensor
+        if weights is not None:
+            weights = require_weights(x, weights, mask)
         if mask is not None:
             pixels = pixels.masked_fill(~require_mask(x, mask)[:, None], 0)
         if self.pool is not None:
             pixels = pixels * disc_window(height, width).to(pixels)
         x = self.stem(GeometricTensor(pixels, self.in_type))
-        # tokens lie on every so many pixels, from the first
-        rows, columns = (-(-side // coarse) for side, coarse in zip((height, width), x.tensor.shape[2:], strict=True))
-        mask, weights = (None if part is None else part[:, ::rows, ::columns] for part in (mask, weights))
+        mask, weights = (None if part is None else self._at_tokens(part, *x.tensor.shape[2:]) for part in (mask, weights))
         domain = domain_of(x)
         tokens = to_tokens(x, self.blocks.in_layout, domain, mask=mask, weights=weights, edge_index=edge_index)
         return tokens if self.pool is None else disc_tokens(tokens), domain
 
+    @property
+    def _step(self) -> int:
+        """Pixels from token to token: the product of the strides of the stem."""
+        strides = (m.stride for m in self.stem.modules() if isinstance(m, escnn.nn.R2Conv))
+        return math.prod(s if isinstance(s, int) else s[0] for s in strides)
+
+    def _at_tokens(self, of_pixels: Tensor, height: int, width: int) -> Tensor:
+        """Mask or weights (b, h, w) of pixels at the tokens of a stem, which lie on every so many pixels from the first."""
+        step = self._step
+        at_tokens = of_pixels[:, ::step, ::step]
+        if at_tokens.shape[1:] != (height, width):
+            raise ValueError(
+                f"the stem makes {height} × {width} tokens of {of_pixels.shape[1]} × {of_pixels.shape[2]} pixels, not one at "
+                f"every {step}: masks and weights are not defined for it"
+            )
+        return at_tokens
+
     def _require_centred(self, *sides: int) -> None:
         """Raises a ValueError where the stem's strides would move the rotation centre off the coarser grid."""
-        strides = (m.stride for m in self.stem.modules() if isinstance(m, escnn.nn.R2Conv))
-        step = math.prod(s if isinstance(s, int) else s[0] for s in strides)
+        step = self._step
         if self.in_type.fibergroup.order() != 1 and any((side - 1) % step for side in sides):
             fitting = " × ".join(str(side + (1 - side) % step) for side in sides)
             raise ValueError(
@@ -204,8 +222,22 @@ class SteerableTransformer(EquivariantModule):
         return (input_shape[0] if len(input_shape) == 4 else 1, self.out_type.size)
 
     def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
-        """Checks quarter turns and flips of an image, as far as the group has them, to `rtol`."""
-        return assert_equivariant(self, size=29, tolerance=rtol)
+        """Checks quarter turns and flips of an image, and random elements on a cloud where the stem takes clouds.
+
+        Args:
+            atol: unused, kept for escnn's signature: errors are relative.
+            rtol: largest relative error, on clouds where no part of the network states a larger `tolerance`.
+
+        Returns:
+            the elements with their relative errors.
+
+        Raises:
+            AssertionError: if an error is larger.
+        """
+        errors = assert_equivariant(self, size=1 + self._step * (28 // self._step), tolerance=rtol)
+        if not isinstance(self.stem, TokenModule):
+            return errors
+        return errors + assert_equivariant(self, domain="points", tolerance=max(rtol, 10 * stated_tolerance(self)))
 
 
 def _fields(gspace: GSpace, fields: Fields) -> FieldType:
@@ -215,34 +247,3 @@ def _fields(gspace: GSpace, fields: Fields) -> FieldType:
             raise TypeError(f"expected a field type on {gspace}, got one on {fields.gspace}")
         return fields
     return field_type(gspace, **({"scalars": fields} if isinstance(fields, int) else fields))
-
-
-def steerable_block(
-    field_type: FieldType,
-    *,
-    heads: int = 4,
-    feedforward: Callable[[FieldType], TokenModule] = BilinearFeedForward,
-    position: Position = RotaryEmbedding,
-    neighborhood: Neighborhood | None = None,
-    dropout: float = 0.0,
-    drop_path: float = 0.0,
-) -> SteerableTransformerBlock:
-    """A pre-norm block of self-attention and the given feed-forward layer.
-
-    Args:
-        field_type: of the tokens.
-        heads: number of heads.
-        feedforward: makes the feed-forward layer of the type.
-        position: makes the position embedding (see `SteerableSelfAttention`).
-        neighborhood: the tokens that a token attends to; None for all.
-        dropout: probability of dropping a field of the attention's output.
-        drop_path: probability of skipping a branch, for each sample.
-
-    Example:
-        >>> from escnn_attn import GatedFeedForward, fourier_type, planar_gspace, steerable_block
-        >>> block = steerable_block(fourier_type(planar_gspace("O2"), 4, 2), heads=2, feedforward=GatedFeedForward)
-        >>> block.attention.heads
-        2
-    """
-    attention = SteerableSelfAttention(field_type, heads=heads, position=position, neighborhood=neighborhood, dropout=dropout)
-    return SteerableTransformerBlock(attention, feedforward(field_type), drop_path=drop_path)

@@ -1,6 +1,7 @@
 """Neighbourhoods: attention to the tokens near each token, by distance and never by direction."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,8 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from escnn_attn.domains import diameter
-from escnn_attn.patterns import AllPairs, AttentionPattern, Graph
-from escnn_attn.tiles import Tiles
+from escnn_attn.patterns import AllPairs, AttentionPattern, Graph, attended
+from escnn_attn.tiles import disc_pattern
 from escnn_attn.tokens import Tokens
 
 #: rounding allowed for, relative to a distance: tokens at just the radius are inside however the plane is turned
@@ -26,21 +27,21 @@ class Neighborhood(ABC):
         >>> import numpy as np
         >>> from escnn_attn import Neighborhood
         >>> class Ring(Neighborhood):
-        ...     def pairs(self, query, key, extent):
+        ...     def pairs(self, query, key, slack):
         ...         distances = np.linalg.norm(key[:, None] - query[None], axis=-1)
         ...         return np.stack(np.nonzero((distances > 1) & (distances < 2)))
-        >>> Ring().pairs(np.zeros((1, 3)), np.array([[0.5, 0, 0], [1.5, 0, 0]]), extent=1.5).tolist()
+        >>> Ring().pairs(np.zeros((1, 3)), np.array([[0.5, 0, 0], [1.5, 0, 0]]), slack=0.0).tolist()
         [[1], [0]]
     """
 
     @abstractmethod
-    def pairs(self, query: np.ndarray, key: np.ndarray, extent: float) -> np.ndarray:
-        """Indices (2, e) of keys (first row) and queries (second row) that attend.
+    def pairs(self, query: np.ndarray, key: np.ndarray, slack: float) -> np.ndarray:
+        """Indices (2, e) of keys (first row) and queries (second row) that attend; those of two samples are left out later.
 
         Args:
             query: positions (t, 3) of queries; the third number tells samples apart, by more than all distances inside one.
             key: positions (s, 3) of keys.
-            extent: the largest distance inside a sample.
+            slack: rounding of the positions: distances that differ by less are to count as equal.
         """
 
     def pattern(self, query: Tokens, context: Tokens) -> AttentionPattern:
@@ -49,21 +50,25 @@ class Neighborhood(ABC):
 
     def edges(self, query: Tokens, context: Tokens) -> Tensor:
         """The graph (2, e) from the keys, counted through as b·s, to the queries, as b·t; padding is left out."""
-        batch = query.features[0].shape[1]
+        batch, device = query.features[0].shape[1], query.positions.device
         extent = diameter(query.positions, context.positions)
-        points, indices = zip(*(_points(tokens, batch, 2 * extent + 1) for tokens in (context, query)), strict=True)
-        if not all(map(len, points)):
-            return torch.zeros(2, 0, dtype=torch.long, device=query.positions.device)
-        near = self.pairs(points[1], points[0], extent)
-        edges = np.stack([index[row] for index, row in zip(indices, near, strict=True)])
-        return torch.from_numpy(edges).to(query.positions.device)
+        keys, key_index = _points(context.positions, attended(context), batch, 2 * extent + 1)
+        queries, query_index = _points(query.positions, query.mask, batch, 2 * extent + 1)
+        if not len(keys) or not len(queries):
+            return torch.zeros(2, 0, dtype=torch.long, device=device)
+        near = np.asarray(self.pairs(queries, keys, 4 * torch.finfo(query.positions.dtype).eps * extent))
+        if near.ndim != 2 or len(near) != 2 or (near.size and not np.issubdtype(near.dtype, np.integer)):
+            raise ValueError(f"expected pairs (2, e) of integers from {self}, got {near.shape} of {near.dtype}")
+        key, row = near.astype(np.int64)
+        same = np.abs(keys[key, 2] - queries[row, 2]) < 0.5
+        return torch.from_numpy(np.stack([key_index[key[same]], query_index[row[same]]])).to(device)
 
 
-def _points(tokens: Tokens, batch: int, gap: float) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (n, 3) of all tokens but padding, samples `gap` apart in the third number; and their indices."""
-    x = tokens.positions.detach().expand(batch, -1, -1).double().cpu()
+def _points(x: Tensor, mask: Tensor | None, batch: int, gap: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (n, 3) of the tokens that a mask keeps, samples `gap` apart in the third number; and their indices."""
+    x = x.detach().expand(batch, -1, -1).double().cpu()
     sample = torch.arange(batch, dtype=x.dtype)[:, None, None].expand(-1, x.shape[1], 1) * gap
-    kept = torch.ones(x.shape[:2], dtype=torch.bool) if tokens.mask is None else tokens.mask.cpu()
+    kept = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask.cpu()
     return torch.cat([x, sample], dim=2)[kept].numpy(), kept.flatten().nonzero()[:, 0].numpy()
 
 
@@ -102,14 +107,14 @@ class Disc(Neighborhood):
 
     def pattern(self, query: Tokens, context: Tokens) -> AttentionPattern:
         reach = self.radius * (1 + MARGIN)
+        if not context.features[0].numel() or diameter(query.positions, context.positions) <= reach:
+            return AllPairs(query, context)
         if context.key is not None and context.key[0] == "grid" and query.key == context.key:
-            samples = context.features[0].shape[1]
-            covers = samples == 0 or diameter(context.positions, context.positions) <= reach
-            return AllPairs(query, context) if covers else Tiles(query, context, reach)
+            return disc_pattern(query, context, reach)
         return super().pattern(query, context)
 
-    def pairs(self, query: np.ndarray, key: np.ndarray, extent: float) -> np.ndarray:
-        reach = min(self.radius * (1 + MARGIN), extent + 0.5)
+    def pairs(self, query: np.ndarray, key: np.ndarray, slack: float) -> np.ndarray:
+        reach = self.radius * (1 + MARGIN) + slack
         near = KDTree(query).sparse_distance_matrix(KDTree(key), reach, output_type="ndarray")
         return np.stack([near["j"], near["i"]])
 
@@ -136,22 +141,22 @@ class KNearest(Neighborhood):
     k: int
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k must be at least 1, got {self.k}")
+        if not isinstance(self.k, int) or self.k < 1:
+            raise ValueError(f"k must be an integer of at least 1, got {self.k}")
 
-    def pairs(self, query: np.ndarray, key: np.ndarray, extent: float) -> np.ndarray:
+    def pairs(self, query: np.ndarray, key: np.ndarray, slack: float) -> np.ndarray:
         tree, wanted = KDTree(key), min(self.k, len(key))
-        asked = wanted
-        while True:
-            asked = min(asked + 4, len(key))
-            near, index = (np.reshape(part, (len(query), -1)) for part in tree.query(query, asked))
-            reach = near[:, wanted - 1 : wanted] * (1 + MARGIN)
-            if asked == len(key) or (near[:, -1:] > reach).all():
-                break
-            asked *= 2
-        same = np.abs(key[index, 2] - query[:, None, 2]) <= 0.5
-        row, column = np.nonzero((near <= reach) & same)
-        return np.stack([index[row, column], row])
+        asked = min(wanted + 4, len(key))
+        near, index = (np.reshape(part, (len(query), asked)) for part in tree.query(query, asked))
+        reach = near[:, wanted - 1] * (1 + MARGIN) + slack
+        row, column = np.nonzero(near <= reach[:, None])
+        pairs = [np.stack([index[row, column], row])]
+        # more ties than asked for: those rows alone are looked up anew
+        for row in np.nonzero((near[:, -1] <= reach) & (asked < len(key)))[0]:
+            pairs[0] = pairs[0][:, pairs[0][1] != row]
+            found = np.array(tree.query_ball_point(query[row], reach[row]), dtype=np.int64)
+            pairs.append(np.stack([found, np.full_like(found, row)]))
+        return np.concatenate(pairs, axis=1)
 
 
 def attention_pattern(
@@ -167,8 +172,8 @@ def attention_pattern(
         context: tokens attended to.
         edges: (2, e) from keys, counted through as b·s, to queries, as b·t.
     """
-    name = neighborhood if edges is None else "edges"
-    depends_on = (context.positions, context.mask, context.weights, edges)
+    name = ("pattern", neighborhood if isinstance(neighborhood, Hashable) else id(neighborhood))
+    depends_on = (query.positions, query.mask, context.positions, context.mask, context.weights, edges)
     known, pattern = query.shared.get(name, ((), None))
     if pattern is None or any(a is not b for a, b in zip(known, depends_on, strict=True)):
         if edges is not None:

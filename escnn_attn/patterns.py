@@ -28,11 +28,9 @@ class AttentionPattern(ABC):
 
     def __init__(self, query: Tokens, context: Tokens) -> None:
         self.x_query, self.x_key = query.positions, context.positions
-        self.keep, self.log_weight = context.mask, None
+        self.keep, self.log_weight = attended(context), None
         if context.weights is not None:
-            positive = context.weights > 0
-            self.keep = positive if self.keep is None else self.keep & positive
-            self.log_weight = context.weights.where(positive, 1).log()
+            self.log_weight = context.weights.where(context.weights > 0, 1).log()
 
     @abstractmethod
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Bias) -> Tensor:
@@ -58,11 +56,12 @@ class AttentionPattern(ABC):
 
     def weights(self, q: Tensor, k: Tensor, scale: float, bias: Bias) -> Tensor:
         """The attention weights (b, h, t, s), for inspection: this stores tokens²."""
-        return attention_weights(q, k, scale, self.allowed(), self._dense_bias(bias))
+        return attention_weights(q, k, scale, self.allowed(), self.dense_bias(bias, self.x_query))
 
-    def _dense_bias(self, bias: Bias) -> Tensor | None:
+    def dense_bias(self, bias: Bias, x_query: Tensor) -> Tensor | None:
+        """Bias and weights of all keys as logits (b or 1, h or 1, t or 1, s) of queries at given positions."""
         of_keys = None if self.log_weight is None else self.log_weight[:, None, None]
-        return add_terms(bias(self.x_query, self.x_key), of_keys)
+        return add_terms(bias_of(bias, x_query, self.x_key), of_keys)
 
 
 class AllPairs(AttentionPattern):
@@ -70,7 +69,7 @@ class AllPairs(AttentionPattern):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Bias) -> Tensor:
         copies = k.shape[2] // max(1, self.x_key.shape[1])
-        keep, logits = (repeat_keys(part, copies) for part in (self.allowed(), self._dense_bias(bias)))
+        keep, logits = (repeat_keys(part, copies) for part in (self.allowed(), self.dense_bias(bias, self.x_query)))
         return attend(q, k, v, scale, keep, logits)
 
     def allowed(self) -> Tensor | None:
@@ -102,7 +101,7 @@ class Graph(AttentionPattern):
         self.edges = edges[:, self.rank[edges[1]].argsort(stable=True)]
         self.shape = query.features[0].shape[1:3]
         ends = self._ends()
-        gaps = (ends[0] - ends[1]).norm(dim=-1)
+        gaps = (ends[0] - ends[1]).detach().norm(dim=-1)
         self.distance = float(gaps.max()) if gaps.numel() else 0.0
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Bias) -> Tensor:
@@ -131,15 +130,29 @@ class Graph(AttentionPattern):
     def _edge_bias(self, bias: Bias, heads: int) -> Tensor | None:
         """Bias and weights of the keys as logits (e, h)."""
         query, key = self._ends()
-        logits = bias(query[:, None], key[:, None])
+        logits = bias_of(bias, query[:, None], key[:, None])
         of_keys = None if self.log_weight is None else self.log_weight.reshape(-1)[self.edges[0], None, None, None]
         logits = add_terms(logits, of_keys)
-        return None if logits is None else logits.expand(-1, heads, 1, 1)[..., 0, 0]
+        return None if logits is None else logits.expand(self.edges.shape[1], heads, 1, 1)[..., 0, 0]
 
     def _ends(self) -> tuple[Tensor, Tensor]:
         """Positions (e, 2) of the queries and keys of the edges."""
         query, key = (x.expand(self.shape[0], -1, -1).flatten(0, 1) for x in (self.x_query, self.x_key))
         return query[self.edges[1]], key[self.edges[0]]
+
+
+def attended(context: Tokens) -> Tensor | None:
+    """Tokens of a context that are attended to, bool (b, s): neither padding nor of weight zero; None for all."""
+    if context.weights is None:
+        return context.mask
+    positive = context.weights > 0
+    return positive if context.mask is None else positive & context.mask
+
+
+def bias_of(bias: Bias, x_query: Tensor, x_key: Tensor) -> Tensor | None:
+    """What a bias gives, with all four dimensions (b, h, t, s)."""
+    logits = bias(x_query, x_key)
+    return None if logits is None else logits.reshape((1,) * (4 - logits.dim()) + logits.shape)
 
 
 def add_terms(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -2,6 +2,7 @@ r"""Position embeddings: how attention knows where tokens are, and where to exte
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 from escnn.nn import FieldType
@@ -11,6 +12,9 @@ from escnn_attn.domains import diameter
 from escnn_attn.fields import max_frequency
 from escnn_attn.rotation import FrequencyBlock, PlanarFunctions, Rotation, spread_radians
 from escnn_attn.sampling import rotary_samples
+
+#: number of grids whose tables a rotary embedding keeps
+KNOWN = 16
 
 
 class PositionEmbedding(nn.Module):
@@ -49,13 +53,10 @@ class PositionEmbedding(nn.Module):
     def bind(
         self, x_query: Tensor, x_key: Tensor, distance: float | None = None, key: tuple | None = None
     ) -> "PositionEmbedding":
-        """This embedding, made ready for one call of attention.
+        """This embedding, made ready for one call of attention at positions (b or 1, t, 2) and (b or 1, s, 2).
 
-        Args:
-            x_query: positions (b or 1, t, 2).
-            x_key: positions (b or 1, s, 2).
-            distance: largest distance between a query and a key of it; None for that of all tokens.
-            key: names the positions, where they recur (see `Tokens`).
+        `distance` is the largest between a query and a key of it, None for that of all tokens; `key` names the positions,
+        where they recur (see `Tokens`).
         """
         return self
 
@@ -86,14 +87,10 @@ class NoPosition(PositionEmbedding):
         heads: number of heads.
 
     Example:
-        >>> import torch
         >>> from escnn_attn import NoPosition, SteerableSelfAttention, fourier_type, planar_gspace
         >>> t = fourier_type(planar_gspace("C4"), 2)
-        >>> attention = SteerableSelfAttention(t, heads=1, position=NoPosition)
-        >>> features = torch.randn(5, 8)
-        >>> here, there = (attention(t(features, torch.randn(5, 2))).tensor for _ in range(2))
-        >>> torch.allclose(here, there)
-        True
+        >>> SteerableSelfAttention(t, heads=1, position=NoPosition).position
+        NoPosition(heads=1, channels=2, coefficients=4)
     """
 
 
@@ -108,7 +105,7 @@ class RotaryEmbedding(PositionEmbedding):
     2021, https://arxiv.org/abs/2104.09864).
 
     Exact for finite groups and translations; for SO(2) and O(2) each frequency takes the number of samples at which
-    the part it misses, of the largest distance, is below `tolerance`.
+    the part it misses, of the largest distance, is below `tolerance`. No gradient flows to the positions.
 
     Args:
         head_type: field type of one head, an even number of spectral fields.
@@ -120,7 +117,8 @@ class RotaryEmbedding(PositionEmbedding):
 
     Raises:
         ValueError: for an odd number of channels, or wavelengths, distance or tolerance that are not positive; in use,
-            if tokens are farther apart than `max_distance`, or need too many samples, naming what would do.
+            if tokens are farther apart than `max_distance`, need too many samples (naming what would do), or have positions
+            that require a gradient.
 
     Example:
         >>> from functools import partial
@@ -162,25 +160,35 @@ class RotaryEmbedding(PositionEmbedding):
     def bind(
         self, x_query: Tensor, x_key: Tensor, distance: float | None = None, key: tuple | None = None
     ) -> "RotaryEmbedding":
+        if torch.is_grad_enabled() and (x_query.requires_grad or x_key.requires_grad):
+            raise ValueError(
+                f"{type(self).__name__} gives no gradient with respect to positions: detach the coords, or take DistanceBias "
+                "or RadialBias, which do"
+            )
         bound = copy.copy(self)
         bound._bound = self._rotations(x_query, x_key, distance, key)
         return bound
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_known": {}}  # tables are made anew in a copy
 
     def _rotations(
         self, x_query: Tensor, x_key: Tensor, distance: float | None, key: tuple | None
     ) -> tuple[Rotation, Rotation]:
         # a plain table, not a buffer: a buffer would be rounded by .float() and, made in forward, upset DDP
-        known = (key, distance, x_query.dtype, x_query.device, self.tolerance)
+        counts = None if distance is None else tuple(self.sample_counts(distance))
+        known = (key, counts, x_query.dtype, x_query.device, self.tolerance)
         if key is not None and known in self._known:
             return self._known[known]
         # made under inference mode, tables that are kept could not serve a later training step
         with torch.inference_mode(x_query.is_inference() and key is None), torch.no_grad():
-            if distance is None and self.functions.continuous:
-                distance = diameter(x_query, x_key)
-            counts = self.sample_counts(distance)
+            if counts is None:
+                counts = self.sample_counts(diameter(x_query, x_key) if self.functions.continuous else None)
             query = self._rotation(x_query, counts)
             rotations = query, query if x_key is x_query else self._rotation(x_key, counts)
         if key is not None:
+            while len(self._known) >= KNOWN:  # the oldest goes first
+                del self._known[next(iter(self._known))]
             self._known[known] = rotations
         return rotations
 
@@ -196,7 +204,7 @@ class RotaryEmbedding(PositionEmbedding):
         arguments = (math.ceil(8 * w * distance) / 8 for w in self.radians)
         return [rotary_samples(self.max_frequency, argument, self.tolerance) for argument in arguments]
 
-    def _rotation(self, x: Tensor, counts: list[int | None]) -> Rotation:
+    def _rotation(self, x: Tensor, counts: Sequence[int | None]) -> Rotation:
         starts = [i for i, n in enumerate(counts) if i == 0 or counts[i - 1] != n]
         ends = [*starts[1:], len(counts)]
         blocks = [

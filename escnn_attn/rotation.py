@@ -52,8 +52,9 @@ def sampled_waves(functions: PlanarFunctions, radians: tuple[float, ...], first:
     """Synthesis matrix (n, r) and plane waves B(g) w_f (n, f, 2), float64, for frequencies `first`, `first` + 1, …"""
     gspace = GSpace2D(functions.subgroup)
     elements = group_samples(gspace.fibergroup, samples)
-    matrix = synthesis_matrix(gspace.fibergroup, functions.irreps, elements)
-    return torch.from_numpy(matrix), turned_waves(gspace, elements, radians, first)
+    with torch.inference_mode(False):  # what is kept must do for training too
+        matrix = torch.from_numpy(synthesis_matrix(gspace.fibergroup, functions.irreps, elements))
+        return matrix, turned_waves(gspace, elements, radians, first)
 
 
 def spread_radians(wavelengths: tuple[float, float], count: int) -> list[float]:

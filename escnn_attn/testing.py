@@ -52,12 +52,7 @@ def equivariance_error(
         ValueError: if an element does not act exactly on a grid.
     """
     in_type = _in_type(module)
-    was_training = module.training
-    with torch.no_grad():  # escnn's modules can be copied in train mode, or with filters that were expanded so
-        module.train()
-        twin = copy.deepcopy(module).to(dtype).eval()
-        module.train(was_training)
-    module = twin
+    module = _eval_copy(module, dtype)
     rng = np.random.default_rng(seed)
     if elements is None:
         elements = lattice_elements(in_type.gspace) if domain == "grid" else random_elements(in_type.fibergroup, 8, rng)
@@ -69,6 +64,18 @@ def equivariance_error(
         reference = module(*inputs)
         moved = ((g, module(*(transform(x, g) for x in inputs))) for g in elements)
         return [(g, relative_error(out, transform(reference, g))) for g, out in moved]
+
+
+def _eval_copy(module: EquivariantModule, dtype: torch.dtype) -> EquivariantModule:
+    """A copy in another dtype and eval mode; the modes of the original and its parts are as before."""
+    modes = [(part, part.training) for part in module.modules()]
+    with torch.no_grad():  # escnn's modules can be copied in train mode, or with filters that were expanded so
+        try:
+            return copy.deepcopy(module.train()).to(dtype).eval()
+        finally:
+            for part, training in modes:
+                if part.training != training:
+                    part.train(training)
 
 
 def _random(
@@ -99,6 +106,7 @@ def assert_equivariant(
 
     Raises:
         AssertionError: naming the worst element and its error.
+        ValueError: if no tolerance is given for a dtype without a default.
 
     Example:
         >>> from escnn_attn import SteerableLinear, fourier_type, planar_gspace
@@ -107,7 +115,12 @@ def assert_equivariant(
     """
     if tolerance is None:
         stated = 10 * stated_tolerance(module) if how.get("domain") == "points" else 0.0
-        tolerance = max(TOLERANCE[how.get("dtype", torch.float64)], stated)
+        dtype = how.get("dtype", torch.float64)
+        if dtype not in TOLERANCE:
+            raise ValueError(
+                f"expected a tolerance for {dtype}: only {[str(known) for known in TOLERANCE]} have one by default"
+            )
+        tolerance = max(TOLERANCE[dtype], stated)
     errors = equivariance_error(module, **how)
     if not errors:
         raise AssertionError(f"no element of {_in_type(module).fibergroup} was tested: equivariance was not checked")

@@ -6,7 +6,7 @@ import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
-from escnn_attn.domains import Domain, grid_positions, inside_disc
+from escnn_attn.domains import Domain, grid_positions, inside_disc, require_tensor
 from escnn_attn.fields import IsotypicLayout
 from escnn_attn.functional import Features
 
@@ -85,7 +85,8 @@ def to_tokens(
     """
     edges = None if edge_index is None else domain.edges(edge_index, domain)
     keep = _padding(x, domain, mask)
-    weights = _weights(x, domain, weights, mask)
+    if weights is not None:
+        weights = domain.spread(require_weights(x, weights, mask)[:, None])[:, 0]
     if x.coords is None:
         return replace(grid_tokens(x.tensor, layout, keep), weights=weights)
     coords = x.coords.to(position_dtype(x.coords.dtype))
@@ -123,17 +124,17 @@ def _padding(x: GeometricTensor, domain: Domain, mask: Tensor | None) -> Tensor 
 
 
 def require_mask(x: GeometricTensor, mask: Tensor) -> Tensor:
-    """Returns `mask` if it is a padding mask of x, and raises a ValueError otherwise."""
+    """Returns `mask` if it is a padding mask of x, and raises a TypeError or ValueError otherwise."""
+    require_tensor(mask, "mask")
     expected = (x.shape[0], *x.shape[2:])
     if mask.shape != expected or mask.dtype != torch.bool:
         raise ValueError(f"expected a bool mask of shape {expected}, got {tuple(mask.shape)} of {mask.dtype}")
     return mask
 
 
-def _weights(x: GeometricTensor, domain: Domain, weights: Tensor | None, mask: Tensor | None) -> Tensor | None:
-    """Quadrature weights (b, t) of the tokens, zero for padding."""
-    if weights is None:
-        return None
+def require_weights(x: GeometricTensor, weights: Tensor, mask: Tensor | None) -> Tensor:
+    """Returns `weights`, zero for padding, if they are quadrature weights of x; raises a TypeError or ValueError otherwise."""
+    require_tensor(weights, "weights")
     expected = (x.shape[0], *x.shape[2:])
     if weights.shape != expected or not weights.is_floating_point():
         raise ValueError(f"expected floating weights of shape {expected}, got {tuple(weights.shape)} of {weights.dtype}")
@@ -141,7 +142,7 @@ def _weights(x: GeometricTensor, domain: Domain, weights: Tensor | None, mask: T
         weights = weights.masked_fill(~mask, 0)
     if not (torch.isfinite(weights) & (weights >= 0)).all():
         raise ValueError(f"expected finite weights that are not negative, got {float(weights.min())} to {float(weights.max())}")
-    return domain.spread(weights[:, None])[:, 0]
+    return weights
 
 
 def disc_tokens(tokens: Tokens) -> Tokens:

@@ -72,7 +72,15 @@ def assert_every_parameter_has_gradient(module: torch.nn.Module) -> None:
 
 
 def attention_on(name: str, **options) -> SteerableSelfAttention:
-    return SteerableSelfAttention(mixed_type(name), heads=3, head_channels=4, **options).double()
+    return randomize(SteerableSelfAttention(mixed_type(name), heads=3, head_channels=4, **options).double())
+
+
+def randomize(module: torch.nn.Module) -> torch.nn.Module:
+    """Moves every parameter off the value it starts with: zero biases and equal gains would hide errors."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter) * (parameter.abs().mean() + 0.5))
+    return module
 
 
 def small_model(group: str, **options) -> SteerableTransformer:

@@ -170,7 +170,7 @@ def test_weights_reproduce_the_output():
     mixed = torch.einsum("bhts,bhscr->bhtcr", module.attention_weights(x), tokens_v)
     from escnn_attn.functional import from_coefficients
 
-    coefficients = mixed.permute(4, 0, 2, 1, 3).flatten(3)
+    coefficients = (mixed * module.gain[:, None, None, None]).permute(4, 0, 2, 1, 3).flatten(3)
     expected = module.out_layout.merge(module.project_out(from_coefficients(coefficients, module.dims, module.copies)))
     assert relative(module(x).tensor, expected[0].T) < 1e-12
 

@@ -20,6 +20,7 @@ from escnn_attn import (
     planar_gspace,
 )
 from escnn_attn.domains import grid_positions
+from escnn_attn.rotation import sampled_waves
 
 from .helpers import POSITIONS, attention_on, cloud, mixed_type, relative
 
@@ -119,6 +120,7 @@ def test_bfloat16_modules_run():
 
 @pytest.mark.parametrize("domain", ["grid", "points"])
 def test_training_after_inference_mode(domain):
+    sampled_waves.cache_clear()
     module = attention_on("O2")
     t = module.in_type
     x = cloud(t) if domain == "points" else t(torch.randn(1, t.size, 6, 5, dtype=torch.float64))
@@ -174,6 +176,7 @@ def test_no_points_at_all():
         ({"heads": 2, "dropout": 1.0}, r"dropout must be in \[0, 1\)"),
         ({"heads": 2, "position": partial(RotaryEmbedding, wavelengths=(9.0, 3.0))}, "shortest <= longest"),
         ({"heads": 2, "position": partial(RotaryEmbedding, tolerance=0.0)}, "positive tolerance"),
+        ({"heads": 2, "head_channels": 0}, "at least 2"),
         ({"heads": 2, "position": partial(DistanceBias, lengths=(0.0, 1.0))}, "positive lengths"),
         ({"heads": 2, "position": partial(RadialBias, extent=-1.0)}, "positive extent"),
         ({"heads": 2, "position": partial(RadialBias, centres=1)}, "at least 2 centres"),
@@ -198,6 +201,18 @@ def test_wrong_inputs_are_refused():
         module(cloud(t), batch=torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match="batch_size is 1"):
         module(cloud(t), batch=torch.arange(23), batch_size=1)
+    with pytest.raises(ValueError, match="indices from 0, got -1"):
+        module(cloud(t), batch=torch.arange(23) - 1)
+    with pytest.raises(ValueError, match="this grid has 1 samples"):
+        module(t(torch.randn(1, t.size, 3, 3).double()), batch_size=2)
+    with pytest.raises(TypeError, match=r"mask to be a torch\.Tensor, got list"):
+        module(cloud(t), mask=[True] * 23)
+    with pytest.raises(TypeError, match=r"edge_index to be a torch\.Tensor, got list"):
+        module(cloud(t), edge_index=[[0], [1]])
+    with pytest.raises(TypeError, match="PositionEmbedding class"):
+        SteerableSelfAttention(t, heads=1, position=None)
+    with pytest.raises(ValueError, match="detach the coords"):
+        module(t(cloud(t).tensor, cloud(t).coords.requires_grad_()))
     with pytest.raises(ValueError, match="bool mask of shape"):
         module(t(torch.randn(1, t.size, 3, 3).double()), mask=torch.ones(1, 9, dtype=torch.bool))
     with pytest.raises(ValueError, match="finite coords"):

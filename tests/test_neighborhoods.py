@@ -1,16 +1,27 @@
 """Neighbourhoods: discs, nearest tokens and graphs, on grids and clouds."""
 
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from escnn_attn import Disc, KNearest, Neighborhood, RotaryEmbedding, SteerableSelfAttention, edges, fourier_type, planar_gspace
+from escnn_attn import (
+    Disc,
+    IsotypicLayout,
+    KNearest,
+    Neighborhood,
+    RotaryEmbedding,
+    SteerableSelfAttention,
+    fourier_type,
+    planar_gspace,
+)
+from escnn_attn.benchmark import in_fresh_process
 from escnn_attn.domains import grid_positions
-from escnn_attn.edges import attend_edges, chunks, edge_formula
+from escnn_attn.patterns import AllPairs
 from escnn_attn.testing import random_elements, transform
+from escnn_attn.tiles import Tiles, WideDiscs
+from escnn_attn.tokens import Tokens, grid_tokens
 
 from .helpers import POSITIONS, assert_every_parameter_has_gradient, attention_on, cloud, relative
 
@@ -44,7 +55,6 @@ def one_neighbourhood_at_a_time(module, x):
 @pytest.mark.parametrize("domain", ["grid", "points"])
 def test_attention_to_a_neighbourhood_is_global_attention_within_it(near, position, domain):
     module = attention_on("SO2" if position == "exact" else "C3", position={**POSITIONS, "exact": EXACT}[position])
-    randomize(module)
     module.neighborhood = NEAR[near]
     grid, points = grid_and_cloud(module)
     if domain == "points":
@@ -52,12 +62,6 @@ def test_attention_to_a_neighbourhood_is_global_attention_within_it(near, positi
     with torch.no_grad():
         out = module(grid).tensor[0].flatten(1).T if domain == "grid" else module(points).tensor
         assert relative(out, one_neighbourhood_at_a_time(module, points)) < 1e-10
-
-
-def randomize(module):
-    """Biases that start at zero would make positions invisible."""
-    for parameter in module.position.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
 
 
 @pytest.mark.parametrize("near", [Disc(20.0), Disc(1e9), KNearest(70), KNearest(1000)])
@@ -138,67 +142,6 @@ def test_padding_of_a_grid(near):
     assert relative(out[0].flatten(1).T[kept], module(points).tensor) < 1e-12
 
 
-def test_a_graph_of_the_user():
-    """The edges of a disc, given by hand in any order, make attention to the disc; without any, tokens get zeros."""
-    module = attention_on("O2")
-    x = cloud(module.in_type, points=30, radius=4.0)
-    query, key = (torch.cdist(x.coords, x.coords) <= 2).nonzero().T
-    order = torch.randperm(len(key))
-    edge_index = torch.stack([key, query])[:, order]
-    local = module(x, edge_index=edge_index[:, edge_index[1] != 4]).tensor
-    weights = module.attention_weights(x, edge_index=edge_index)
-    module.neighborhood = Disc(2.0)
-    expected = module(x).tensor
-    assert relative(weights, module.attention_weights(x)) < 1e-12
-    others = torch.arange(30) != 4
-    assert local[4].abs().max() == 0
-    assert relative(local[others], expected[others]) < 1e-12
-
-
-@pytest.mark.parametrize(
-    ("edge_index", "message"),
-    [
-        (torch.zeros(3, 5, dtype=torch.long), r"edge_index \(2, edges\) of int64, got shape \(3, 5\)"),
-        (torch.zeros(2, 5), "torch.float32"),
-        (torch.tensor([[0, 23], [1, 2]]), "from 23 keys"),
-        (torch.tensor([[0, -1], [1, 2]]), "got indices from -1"),
-        (torch.tensor([[0, 20], [1, 2]]), "joins points of different clouds"),
-    ],
-)
-def test_wrong_graphs_are_refused(edge_index, message):
-    module = attention_on("C3")
-    with pytest.raises(ValueError, match=message):
-        module(cloud(module.in_type), edge_index=edge_index, batch=torch.arange(23) // 12)
-
-
-def test_wrong_neighbourhoods_are_refused():
-    module = attention_on("C3")
-    with pytest.raises(ValueError, match="take a neighborhood"):
-        module(grid_and_cloud(module)[0], edge_index=torch.zeros(2, 5, dtype=torch.long))
-    with pytest.raises(TypeError, match=r"such as Disc\(3.0\)"):
-        attention_on("C3", neighborhood=3.0)
-    with pytest.raises(ValueError, match="positive radius, got -1"):
-        Disc(-1.0)
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        KNearest(0)
-
-
-class Ring(Neighborhood):
-    """A user's neighbourhood: itself, and what is at a middle distance."""
-
-    def pairs(self, query, key, extent):
-        gaps = np.linalg.norm(query[:, None] - key[None], axis=-1)
-        return np.stack(np.nonzero((gaps < 1e-9) | ((gaps > 1) & (gaps < 2)))[::-1])
-
-
-def test_a_users_neighbourhood():
-    module = attention_on("C3", neighborhood=Ring())
-    x = cloud(module.in_type)
-    gaps = torch.cdist(x.coords, x.coords)
-    expected = (gaps < 1e-6) | ((gaps > 1) & (gaps < 2))
-    assert torch.equal(module.attention_weights(x)[0, 0] > 0, expected)
-
-
 def test_graphs_are_built_once_in_a_stack(monkeypatch):
     from escnn_attn.transformer import SteerableStack
 
@@ -210,44 +153,28 @@ def test_graphs_are_built_once_in_a_stack(monkeypatch):
     assert len(built) == 1
 
 
-def random_graph(queries=9, keys=7, count=40):
-    key, query = torch.randint(keys, (count,)), torch.randint(queries - 1, (count,)).sort().values
-    query[5:30] = query[5]  # many edges into one query, none into the last
-    return torch.stack([key, query.sort().values])
-
-
-@pytest.mark.parametrize("size", [1, 4, 10_000])
-@pytest.mark.parametrize("biased", [True, False])
-def test_edges_in_chunks_agree_with_the_formula(size, biased, monkeypatch):
-    monkeypatch.setattr(edges, "CHUNK", size)
-    graph = random_graph()
-    q, k, v = (torch.randn(n, 3, 5, dtype=torch.float64, requires_grad=True) for n in (9, 7, 7))
-    bias = torch.randn(40, 3, dtype=torch.float64, requires_grad=True) if biased else None
-    inputs = [x for x in (q, k, v, bias) if x is not None]
-
-    def attend(*inputs):
-        return attend_edges(*inputs[:3], 0.7, graph, inputs[3] if biased else None)
-
-    assert relative(attend(*inputs), edge_formula(q, k, v, bias, 0.7, graph)[0]) < 1e-12
-    assert torch.autograd.gradcheck(attend, inputs)
-    assert torch.autograd.gradgradcheck(attend, inputs)
-
-
-def test_edges_of_one_query_stay_in_one_chunk(monkeypatch):
-    monkeypatch.setattr(edges, "CHUNK", 4)
-    query = random_graph()[1]
-    parts = list(chunks(query))
-    assert torch.equal(torch.cat([query[part] for part, _ in parts]), query)
-    assert all(not set(query[a].tolist()) & set(query[b].tolist()) for (a, _), (b, _) in pairwise(parts))
-    assert all(len(query[part]) <= 4 or len(query[part].unique()) == 1 for part, _ in parts)
-
-
 @pytest.mark.parametrize("domain", ["grid", "points"])
 def test_memory_of_local_attention_is_linear(domain):
     """Nothing of tokens² is kept for the gradient: four times the tokens, at most four times the memory."""
     module = SteerableSelfAttention(fourier_type(planar_gspace("SO2"), 2, 1), heads=1, neighborhood=Disc(2.0))
     small, large = (saved(module.double(), grid_and_cloud(module, side, side)[domain == "points"]) for side in (24, 48))
     assert large < 4.2 * small
+
+
+def test_grids_are_tiled():
+    """Tiles for discs that are small beside the grid; a mask over all pixels, in bands, where they are not."""
+    x = grid_tokens(torch.randn(1, 3, 32, 32), IsotypicLayout(fourier_type(planar_gspace("SO2"), 1, 1)))
+    kinds = {radius: type(Disc(radius).pattern(x, x)) for radius in (1.0, 3.0, 12.0, 30.0, 99.0)}
+    assert kinds == {1.0: Tiles, 3.0: Tiles, 12.0: WideDiscs, 30.0: WideDiscs, 99.0: AllPairs}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("domain", ["grid", "points"])
+def test_peak_memory_is_linear(domain):
+    """Forward and backward, each size in a process of its own: four times the tokens, about four times the memory."""
+    sizes = (64, 128) if domain == "grid" else (16384, 65536)
+    small, large = (in_fresh_process("escnn_attn.benchmark:local_attention", domain, size)["bytes"] for size in sizes)
+    assert large < 5 * small
 
 
 def saved(module, x) -> int:
@@ -259,39 +186,39 @@ def saved(module, x) -> int:
 
 
 @pytest.mark.parametrize("near", [None, *NEAR.values()])
-@pytest.mark.parametrize("name", ["C3", "SO2"])
-def test_every_parameter_is_trained_and_dtypes_are_kept(near, name):
-    module = attention_on(name, neighborhood=near)
-    module(cloud(module.in_type)).tensor.pow(2).sum().backward()
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("domain", ["grid", "points"])
+def test_every_parameter_is_trained_and_dtypes_are_kept(near, position, domain):
+    module = attention_on("SO2", neighborhood=near, position=POSITIONS[position])
+    x = grid_and_cloud(module, 5, 6)[domain == "points"]
+    exact = module(x).tensor
+    exact.pow(2).sum().backward()
     assert_every_parameter_has_gradient(module)
-    for dtype in (torch.float32, torch.bfloat16):
-        x = cloud(module.in_type)
+    for dtype, error in ((torch.float32, 1e-4), (torch.bfloat16, 0.1)):
         low = module.to(dtype)(module.in_type(x.tensor.to(dtype), x.coords)).tensor
         assert low.dtype == dtype
+        assert relative(low.double(), exact) < error
 
 
-@pytest.mark.parametrize("near", [None, *NEAR.values()])
-@pytest.mark.parametrize("domain", ["grid", "points"])
-def test_weights_of_tokens_are_shares_of_the_plane(near, domain):
-    """Each point three times with a third of the weight: nothing changes; and weight zero is padding."""
-    module = attention_on("O2", neighborhood=near if not isinstance(near, KNearest) else None)
-    grid, points = grid_and_cloud(module)
-    weights = torch.rand(70, dtype=torch.float64) + 0.1
-    weights[:9] = 0
-    if domain == "grid":
-        out = module(grid, weights=weights.view(1, 7, 10)).tensor[0].flatten(1).T
-        assert relative(out, module(points, weights=weights).tensor) < 1e-12
-    else:
-        out = module(points, weights=weights).tensor
-    plain = module(points).tensor
-    assert relative(module(points, weights=torch.full_like(weights, 3.0)).tensor, plain) < 1e-12
-    assert relative(out, plain) > 1e-2
-    thrice = module.in_type(points.tensor.repeat(3, 1), points.coords.repeat(3, 1))
-    assert relative(module(thrice, weights=weights.repeat(3) / 3).tensor[:70], out) < 1e-12
-    mask = weights > 0
-    masked = module(points, weights=weights, mask=mask).tensor
-    assert relative(out[mask], masked[mask]) < 1e-12
-    with pytest.raises(ValueError, match="not negative"):
-        module(points, weights=-weights)
-    with pytest.raises(ValueError, match=r"weights of shape \(70,\)"):
-        module(points, weights=weights[:5])
+@pytest.mark.parametrize("near", [Disc(1.0), Disc(2.0), KNearest(5)])
+def test_large_lattices_in_single_precision(near):
+    """Rounding grows with the extent of a cloud; neighbours stay neighbours."""
+    points = grid_positions(150, 150)[0]
+    layout = IsotypicLayout(fourier_type(planar_gspace("SO2"), 1, 1))
+    counts = []
+    for angle in (0.0, 0.7345, 2.1):
+        c, s = np.cos(angle), np.sin(angle)
+        turned = (points @ torch.tensor([[c, s], [-s, c]])).float()
+        tokens = Tokens(layout.split(torch.zeros(1, 3, len(points))), turned[None])
+        counts.append(near.edges(tokens, tokens).shape[1])
+    assert counts[0] == counts[1] == counts[2]
+
+
+def test_many_points_in_one_place():
+    """Ties of a few queries do not make the search of the others longer; all of them are neighbours."""
+    module = attention_on("C3", neighborhood=KNearest(3))
+    coords = torch.cat([torch.zeros(40, 2), torch.randn(30, 2)]).double()
+    x = module.in_type(torch.randn(70, module.in_type.size).double(), coords)
+    counts = (module.attention_weights(x)[0, 0] > 0).sum(-1)
+    assert (counts[:40] == 40).all()
+    assert (counts[40:] >= 3).all()

@@ -18,9 +18,9 @@ from escnn_attn import (
     planar_gspace,
     steerable_block,
 )
-from escnn_attn.testing import assert_equivariant, lattice_elements, transform
+from escnn_attn.testing import assert_equivariant, equivariance_error, lattice_elements, transform
 
-from .helpers import cloud, relative
+from .helpers import cloud, relative, small_model
 
 TYPE = fourier_type(planar_gspace("SO2"), 4, 2)
 
@@ -143,3 +143,13 @@ def test_transform_agrees_with_rot90_and_escnn():
     theirs = points.transform(g)
     assert relative(transform(points, g).tensor, theirs.tensor) < 1e-12
     assert relative(transform(points, g).coords, theirs.coords) < 1e-12
+
+
+def test_the_modes_of_the_original_are_as_before():
+    model = small_model("C4").train()
+    model.stem.eval()
+    modes = [part.training for part in model.modules()]
+    equivariance_error(model, size=29)
+    assert [part.training for part in model.modules()] == modes
+    with pytest.raises(ValueError, match=r"expected a tolerance for torch\.bfloat16"):
+        assert_equivariant(model, dtype=torch.bfloat16)

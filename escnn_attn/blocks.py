@@ -1,0 +1,44 @@
+"""Blocks of transformers, built of a type and plain numbers."""
+
+from collections.abc import Callable
+
+from escnn.nn import FieldType
+
+from escnn_attn.attention import SteerableSelfAttention
+from escnn_attn.base import TokenModule
+from escnn_attn.feedforward import BilinearFeedForward
+from escnn_attn.heads import Position
+from escnn_attn.neighborhoods import Neighborhood
+from escnn_attn.positions import RotaryEmbedding
+from escnn_attn.transformer import SteerableTransformerBlock
+
+
+def steerable_block(
+    field_type: FieldType,
+    *,
+    heads: int = 4,
+    feedforward: Callable[[FieldType], TokenModule] = BilinearFeedForward,
+    position: Position = RotaryEmbedding,
+    neighborhood: Neighborhood | None = None,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+) -> SteerableTransformerBlock:
+    """A pre-norm block of self-attention and the given feed-forward layer.
+
+    Args:
+        field_type: of the tokens.
+        heads: number of heads.
+        feedforward: makes the feed-forward layer of the type.
+        position: makes the position embedding (see `SteerableSelfAttention`).
+        neighborhood: the tokens that a token attends to; None for all.
+        dropout: probability of dropping a field of the attention's output.
+        drop_path: probability of skipping a branch, for each sample.
+
+    Example:
+        >>> from escnn_attn import GatedFeedForward, fourier_type, planar_gspace, steerable_block
+        >>> block = steerable_block(fourier_type(planar_gspace("O2"), 4, 2), heads=2, feedforward=GatedFeedForward)
+        >>> block.attention.heads
+        2
+    """
+    attention = SteerableSelfAttention(field_type, heads=heads, position=position, neighborhood=neighborhood, dropout=dropout)
+    return SteerableTransformerBlock(attention, feedforward(field_type), drop_path=drop_path)

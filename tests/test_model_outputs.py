@@ -1,0 +1,151 @@
+"""Networks from images and clouds to logits and fields."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from escnn_attn import (
+    Disc,
+    GatedFeedForward,
+    PositionEmbedding,
+    RotaryEmbedding,
+    SequentialModule,
+    SteerableLinear,
+    SteerableTransformer,
+    convolution_stem,
+    field_type,
+    planar_gspace,
+    steerable_block,
+)
+from escnn_attn.testing import equivariance_error
+
+from .helpers import assert_every_parameter_has_gradient, cloud, mixed_type, relative, small_model, worst
+
+EXACT = partial(steerable_block, heads=2, feedforward=GatedFeedForward, position=partial(RotaryEmbedding, tolerance=1e-9))
+
+
+@pytest.mark.parametrize("group", ["trivial", "C3", "D4", "SO2", "O2"])
+def test_fields_at_the_points_of_clouds(group):
+    """Scalars and vectors in, vectors out, of several clouds: exact under every element, and under translations."""
+    fields = {"scalars": 1, "vectors": 2}
+    model = small_model(group, in_type=fields, out_type={"vectors": 1}, stem=SteerableLinear, block=EXACT).double()
+    assert model.in_type == field_type(planar_gspace(group), **fields)
+    assert worst(equivariance_error(model, domain="points", size=5)) < 1e-7
+    x = cloud(model.in_type)
+    out = model(x).tensor
+    assert out.shape == model.evaluate_output_shape(x.shape) == (23, 2)
+    shifted = model.in_type(x.tensor, x.coords + torch.tensor([100.0, -20.0]))
+    assert relative(model(shifted).tensor, out) < 1e-10
+    batch = torch.arange(23) % 3
+    separate = model(model.in_type(x.tensor[batch == 1], x.coords[batch == 1])).tensor
+    assert relative(model(x, batch=batch, batch_size=4).tensor[batch == 1], separate) < 1e-9
+    out.pow(2).sum().backward()
+    # the first block meets scalars and vectors alone
+    assert_every_parameter_has_gradient(model.blocks.layers[1])
+    assert_every_parameter_has_gradient(model.readout)
+
+
+@pytest.mark.parametrize("group", ["C4", "O2"])
+def test_logits_of_clouds(group):
+    local = partial(EXACT, neighborhood=Disc(3.0))
+    model = small_model(group, in_type={"scalars": 2}, out_type=3, stem=SteerableLinear, block=local).double()
+    assert worst(equivariance_error(model, domain="points", size=5)) < 1e-7
+    x = cloud(model.in_type)
+    logits = model(x, batch=torch.arange(23) % 3, batch_size=4)
+    assert logits.shape == (4, 3)
+    weights = torch.rand(23, dtype=torch.float64)
+    thrice = model.in_type(x.tensor.repeat(3, 1), x.coords.repeat(3, 1))
+    assert relative(model(thrice, weights=weights.repeat(3)), model(x, weights=weights)) < 1e-10
+
+
+@pytest.mark.parametrize("group", ["D4", "SO2"])
+@pytest.mark.parametrize("strides", [(1,), (2, 2)])
+def test_fields_on_the_tokens_of_an_image(group, strides):
+    stem = partial(convolution_stem, kernel_sizes=(5,) * len(strides), strides=strides)
+    model = small_model(group, out_type=mixed_type(group), stem=stem).double()
+    out = model(torch.randn(2, 1, 13, 13, dtype=torch.float64))
+    assert tuple(out.tensor.shape) == model.evaluate_output_shape((2, 1, 13, 13))
+    assert out.type == mixed_type(group)
+    assert worst(equivariance_error(model, size=13)) < 1e-5  # escnn's kernel bases are float32
+
+
+def test_padding_of_an_image():
+    """What is masked does not matter, and its tokens are zero."""
+    stem = partial(convolution_stem, kernel_sizes=(1, 3), strides=(1, 2))
+    model = small_model("C4", out_type={"vectors": 1}, stem=stem).double()
+    x, mask = torch.randn(1, 1, 9, 9, dtype=torch.float64), torch.ones(1, 9, 9, dtype=torch.bool)
+    mask[0, :, 5:] = False
+    out, poisoned = (model(image, mask=mask).tensor for image in (x, x.masked_fill(~mask[:, None], torch.nan)))
+    assert torch.equal(out, poisoned)
+    assert out[..., 3:].abs().max() == 0
+    assert out[..., :3].abs().min() > 0
+    with pytest.raises(ValueError, match="bool mask of shape"):
+        model(x, mask=mask[:, :3])
+
+
+def test_fields_need_a_number():
+    with pytest.raises(ValueError, match="expected scalars or vectors, got 0 and -1"):
+        SteerableTransformer("C4", in_type={"vectors": -1})
+
+
+@pytest.mark.parametrize(("side", "strides"), [(9, (2, 2)), (5, (2, 2)), (33, (2, 2, 2)), (13, (1, 3)), (9, (1,))])
+def test_masks_and_weights_are_those_of_the_pixels_under_tokens(side, strides):
+    """A mask or weights that turn with the image leave the logits."""
+    stem = partial(convolution_stem, kernel_sizes=(1,) * len(strides), strides=strides)
+    model = small_model("C4", out_type=3, stem=stem).eval()
+    x, mask, weights = torch.randn(2, 1, side, side), torch.rand(2, side, side) > 0.3, torch.rand(2, side, side)
+    turned, turned_mask, turned_weights = (t.rot90(1, (-2, -1)) for t in (x, mask, weights))
+    with torch.no_grad():
+        assert relative(model(turned, mask=turned_mask), model(x, mask=mask)) < 1e-5
+        assert relative(model(turned, weights=turned_weights), model(x, weights=weights)) < 1e-5
+        assert relative(model(x, weights=weights), model(x)) > 1e-3
+
+
+def test_masks_and_weights_have_the_shape_of_the_image():
+    model, x = small_model("C4"), torch.randn(2, 1, 29, 29)
+    with pytest.raises(ValueError, match=r"weights of shape \(2, 29, 29\), got \(2, 8, 8\)"):
+        model(x, weights=torch.rand(2, 8, 8))
+    with pytest.raises(ValueError, match="not negative"):
+        model(x, weights=-torch.rand(2, 29, 29))
+
+
+def test_clouds_need_a_stem_for_clouds():
+    model = small_model("C4")
+    with pytest.raises(TypeError, match="take stem=SteerableLinear"):
+        model(model.in_type(torch.randn(5, 1), torch.randn(5, 2)))
+    with pytest.raises(ValueError, match="at least one logit"):
+        small_model("C4", out_type=0)
+
+
+def test_the_check_of_a_network_for_clouds_turns_clouds():
+    """A bias that sees the axes passes quarter turns of a grid, and is caught on a cloud."""
+
+    class Axes(PositionEmbedding):
+        def bias(self, x_query, x_key):
+            return -(x_query[:, :, None] - x_key[:, None]).abs().sum(-1)[:, None]
+
+    good = small_model("SO2", stem=SteerableLinear, block=EXACT)
+    good.check_equivariance()
+    bad = small_model("SO2", stem=SteerableLinear, block=partial(EXACT, position=Axes))
+    with pytest.raises(AssertionError, match="not equivariant"):
+        bad.check_equivariance()
+    stem = partial(convolution_stem, kernel_sizes=(3,), strides=(3,))
+    small_model("C4", stem=stem).check_equivariance()
+
+
+def test_a_network_in_a_chain_gets_its_batch():
+    model = small_model("C4", in_type={"vectors": 1}, out_type={"vectors": 1}, stem=SteerableLinear)
+    x, batch = cloud(model.in_type), torch.arange(23) % 2
+    x = model.in_type(x.tensor.float(), x.coords.float())
+    chain = SequentialModule(model, SteerableLinear(model.out_type, model.out_type))
+    assert torch.equal(chain(x, batch=batch).tensor, chain[1](model(x, batch=batch)).tensor)
+
+
+def test_invariants_are_those_of_the_logits():
+    model = small_model("C4", in_type={"scalars": 1}, out_type=3, stem=SteerableLinear)
+    x, batch = cloud(model.in_type), torch.arange(23) % 2
+    x = model.in_type(x.tensor.float(), x.coords.float())
+    assert torch.equal(model.readout(model.invariants(x, batch=batch)), model(x, batch=batch))
+    with pytest.raises(TypeError, match="no pooled invariants"):
+        small_model("C4", out_type={"vectors": 1}).invariants(torch.randn(1, 1, 29, 29))

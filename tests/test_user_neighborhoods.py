@@ -1,0 +1,66 @@
+"""Neighbourhoods that a user writes, and wrong ones."""
+
+import numpy as np
+import pytest
+import torch
+
+from escnn_attn import Disc, KNearest, Neighborhood
+
+from .helpers import attention_on, cloud, relative
+
+
+def test_wrong_neighbourhoods_are_refused():
+    module = attention_on("C3")
+    with pytest.raises(ValueError, match="take a neighborhood"):
+        module(
+            module.in_type(torch.randn(1, module.in_type.size, 7, 10).double()), edge_index=torch.zeros(2, 5, dtype=torch.long)
+        )
+    with pytest.raises(TypeError, match=r"such as Disc\(3.0\)"):
+        attention_on("C3", neighborhood=3.0)
+    with pytest.raises(ValueError, match="positive radius, got -1"):
+        Disc(-1.0)
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        KNearest(0)
+
+
+class Ring(Neighborhood):
+    """A user's neighbourhood: itself, and what is at a middle distance."""
+
+    def pairs(self, query, key, slack):
+        gaps = np.linalg.norm(query[:, None] - key[None], axis=-1)
+        return np.stack(np.nonzero((gaps < 1e-9) | ((gaps > 1) & (gaps < 2)))[::-1])
+
+
+def test_a_users_neighbourhood():
+    module = attention_on("C3", neighborhood=Ring())
+    x = cloud(module.in_type)
+    gaps = torch.cdist(x.coords, x.coords)
+    expected = (gaps < 1e-6) | ((gaps > 1) & (gaps < 2))
+    assert torch.equal(module.attention_weights(x)[0, 0] > 0, expected)
+
+
+@pytest.mark.parametrize(
+    "pairs", [lambda q, k: np.zeros((3, 2), int), lambda q, k: np.zeros((2, 3)), lambda q, k: np.zeros(4, int)]
+)
+def test_wrong_pairs_of_a_user_are_refused(pairs):
+    class Wrong(Neighborhood):
+        def pairs(self, query, key, slack):
+            return pairs(query, key)
+
+    module = attention_on("C3", neighborhood=Wrong())
+    with pytest.raises(ValueError, match=r"expected pairs \(2, e\) of integers"):
+        module(cloud(module.in_type))
+
+
+def test_pairs_of_two_samples_are_left_out():
+    class Everyone(Neighborhood):
+        __hash__ = None
+
+        def pairs(self, query, key, slack):
+            return np.stack(np.meshgrid(np.arange(len(key)), np.arange(len(query)))).reshape(2, -1)
+
+    module = attention_on("C3", neighborhood=Everyone())
+    x, batch = cloud(module.in_type), torch.arange(23) % 3
+    out = module(x, batch=batch).tensor
+    module.neighborhood = None
+    assert relative(out, module(x, batch=batch).tensor) < 1e-12
