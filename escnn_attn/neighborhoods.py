@@ -59,7 +59,7 @@ class Neighborhood(ABC):
         near = np.asarray(self.pairs(queries, keys, 4 * torch.finfo(query.positions.dtype).eps * extent))
         if near.ndim != 2 or len(near) != 2 or (near.size and not np.issubdtype(near.dtype, np.integer)):
             raise ValueError(f"expected pairs (2, e) of integers from {self}, got {near.shape} of {near.dtype}")
-        key, row = near.astype(np.int64)
+        key, row = near.astype(np.int64, copy=False)
         same = np.abs(keys[key, 2] - queries[row, 2]) < 0.5
         return torch.from_numpy(np.stack([key_index[key[same]], query_index[row[same]]])).to(device)
 

@@ -98,7 +98,10 @@ class Graph(AttentionPattern):
         # queries in an order in which neighbours are near, so that what a chunk of edges reads stays in the cache
         self.order = spatial_order(query.positions.expand(*query.features[0].shape[1:3], 2))
         self.rank = self.order.argsort()
-        self.edges = edges[:, self.rank[edges[1]].argsort(stable=True)]
+        ranked = self.rank[edges[1]]
+        by_query = ranked.argsort(stable=True)
+        #: keys, and ranks of queries in that order, which ascend
+        self.edges = torch.stack([edges[0][by_query], ranked[by_query]])
         self.shape = query.features[0].shape[1:3]
         ends = self._ends()
         gaps = (ends[0] - ends[1]).detach().norm(dim=-1)
@@ -106,7 +109,7 @@ class Graph(AttentionPattern):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Bias) -> Tensor:
         copies = k.shape[2] // max(1, self.x_key.shape[1])
-        edges, logits = torch.stack([self.edges[0], self.rank[self.edges[1]]]), self._edge_bias(bias, q.shape[1])
+        edges, logits = self.edges, self._edge_bias(bias, q.shape[1])
         if copies > 1:
             keys = edges[:1, :, None] * copies + torch.arange(copies, device=edges.device)
             edges = torch.stack([keys.flatten(), edges[1].repeat_interleave(copies)])
@@ -119,12 +122,12 @@ class Graph(AttentionPattern):
     def allowed(self) -> Tensor:
         b, t = self.shape
         pairs = torch.zeros(b * t, self.x_key.shape[1], dtype=torch.bool, device=self.x_key.device)
-        pairs[self.edges[1], self.edges[0] % max(1, self.x_key.shape[1])] = True
+        pairs[self.order[self.edges[1]], self.edges[0] % max(1, self.x_key.shape[1])] = True
         return pairs.view(b, 1, t, -1)
 
     def reached(self) -> Tensor:
         reached = torch.zeros(self.shape, dtype=torch.bool, device=self.x_key.device)
-        reached.view(-1)[self.edges[1]] = True
+        reached.view(-1)[self.order[self.edges[1]]] = True
         return reached
 
     def _edge_bias(self, bias: Bias, heads: int) -> Tensor | None:
@@ -138,7 +141,7 @@ class Graph(AttentionPattern):
     def _ends(self) -> tuple[Tensor, Tensor]:
         """Positions (e, 2) of the queries and keys of the edges."""
         query, key = (x.expand(self.shape[0], -1, -1).flatten(0, 1) for x in (self.x_query, self.x_key))
-        return query[self.edges[1]], key[self.edges[0]]
+        return query[self.order[self.edges[1]]], key[self.edges[0]]
 
 
 def attended(context: Tokens) -> Tensor | None:

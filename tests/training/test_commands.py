@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
-SMALL = ["model.channels=2", "model.depth=1", "model.max_frequency=1", "epochs=2"]
+SMALL = ["model.channels=2", "model.depth=1", "model.max_frequency=1", "epochs=2", "threads=1"]
 
 
 @pytest.mark.parametrize("overrides", [[], ["model=plain"], ["experiment=rotmnist"], ["data=rotmnist", "trainer.devices=2"]])
