@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,15 @@ def test_two_processes_train_together(tmp_path):
 def test_an_interrupted_run_leaves_a_checkpoint_to_resume_from(tmp_path):
     command = [sys.executable, "scripts/train.py", *SMALL, "epochs=500", "data.batch_size=100", f"hydra.run.dir={tmp_path}"]
     root = Path(__file__).parents[2]
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background inherits to ignore it
+    process = subprocess.Popen(
+        command,
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=listen,  # noqa: PLW1509 (torch runs no threads here)
+    )
     deadline = time.monotonic() + 120
     while not (tmp_path / "checkpoints" / "last.ckpt").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.5)
