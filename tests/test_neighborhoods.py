@@ -16,7 +16,7 @@ from escnn_attn import (
     fourier_type,
     planar_gspace,
 )
-from escnn_attn.benchmark import in_fresh_process
+from escnn_attn.benchmarks.measure import in_fresh_process
 from escnn_attn.domains import grid_positions
 from escnn_attn.patterns import AllPairs
 from escnn_attn.testing import random_elements, transform
@@ -173,7 +173,7 @@ def test_grids_are_tiled():
 def test_peak_memory_is_linear(domain):
     """Forward and backward, each size in a process of its own: four times the tokens, about four times the memory."""
     sizes = (64, 128) if domain == "grid" else (16384, 65536)
-    small, large = (in_fresh_process("escnn_attn.benchmark:local_attention", domain, size)["bytes"] for size in sizes)
+    small, large = (in_fresh_process("escnn_attn.benchmarks.local:local_attention", domain, size)["bytes"] for size in sizes)
     assert large < 5 * small
 
 
