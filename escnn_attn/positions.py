@@ -114,10 +114,11 @@ class RotaryEmbedding(PositionEmbedding):
             wavelength a channel pair, evenly spaced in logarithm.
         max_distance: largest distance between two tokens; None takes that of the tokens at hand.
         tolerance: bound on the relative error under continuous rotations.
+        fraction: of the channel pairs that are turned, at least one; the others cost their coefficients instead of samples.
 
     Raises:
-        ValueError: for an odd number of channels, or wavelengths, distance or tolerance that are not positive; in use,
-            if tokens are farther apart than `max_distance`, need too many samples (naming what would do), or have positions
+        ValueError: for an odd number of channels, wavelengths, distance, tolerance or fraction out of range; in use, if
+            tokens are farther apart than `max_distance`, need too many samples (naming what would do), or have positions
             that require a gradient.
 
     Example:
@@ -140,18 +141,17 @@ class RotaryEmbedding(PositionEmbedding):
         wavelengths: tuple[float, float] = (6.0, 60.0),
         max_distance: float | None = None,
         tolerance: float = 1e-3,
+        fraction: float = 1.0,
     ) -> None:
         super().__init__(head_type, heads)
         if self.channels % 2:
-            raise ValueError(
-                f"a rotary embedding pairs channels: expected an even number of head channels, got {self.channels}"
-            )
-        self.radians = spread_radians(wavelengths, self.channels // 2)
+            raise ValueError(f"channels are paired: expected an even number of head channels, got {self.channels}")
+        if not 0 < fraction <= 1:
+            raise ValueError(f"expected a fraction of the channels in (0, 1], got {fraction}")
+        self.radians = spread_radians(wavelengths, max(1, round(fraction * self.channels / 2)))
         if tolerance <= 0 or (max_distance is not None and max_distance <= 0):
             raise ValueError(f"expected a positive tolerance and max_distance, got {tolerance} and {max_distance}")
-        self.wavelengths = tuple(wavelengths)
-        self.max_distance = max_distance
-        self.tolerance = tolerance
+        self.wavelengths, self.max_distance, self.tolerance = tuple(wavelengths), max_distance, tolerance
         self.functions = PlanarFunctions.of(head_type)
         self.max_frequency = max_frequency(head_type)
         self._known: dict[tuple, tuple[Rotation, Rotation]] = {}

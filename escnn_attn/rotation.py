@@ -122,7 +122,7 @@ class FrequencyBlock:
 
 
 class Rotation:
-    """Encoding of coefficients (b, h, t, c, r) at fixed positions, and back.
+    """Encoding of coefficients (b, h, t, c, r) at fixed positions, and back; pairs beyond the frequencies stay as they are.
 
     Args:
         blocks: the frequencies, in order.
@@ -133,11 +133,19 @@ class Rotation:
 
     def encode(self, coefficients: Tensor, turn: bool = True) -> Tensor:
         paired = coefficients.permute(4, 0, 2, 1, 3).unflatten(-1, (2, -1))
-        return _join([block.encode(paired, turn) for block in self.blocks]).transpose(1, 2)
+        parts = [block.encode(paired, turn) for block in self.blocks]
+        still = paired[..., self.blocks[-1].frequencies.stop :]
+        if still.shape[-1]:
+            parts.append(still.permute(1, 2, 3, 4, 5, 0).flatten(3))
+        return _join(parts).transpose(1, 2)
 
     def decode(self, values: Tensor, turn: bool = True) -> Tensor:
-        parts = values.transpose(1, 2).split([block.width for block in self.blocks], dim=-1)
+        widths = [block.width for block in self.blocks]
+        *parts, still = values.transpose(1, 2).split([*widths, values.shape[-1] - sum(widths)], dim=-1)
         decoded = [block.decode(part, turn) for block, part in zip(self.blocks, parts, strict=True)]
+        if still.shape[-1]:
+            coefficients = self.blocks[0].matrix.shape[1]
+            decoded.append(still.unflatten(-1, (2, -1, coefficients)).permute(5, 0, 1, 2, 3, 4))
         return _join(decoded).flatten(-2).permute(1, 3, 2, 4, 0)
 
 

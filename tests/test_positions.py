@@ -141,3 +141,31 @@ def test_radial_bias_is_its_formula():
     bias = torch.einsum("hn,tsn->hts", module.position.weight, (-0.5 * gaps**2).exp())
     expected = (blind.attention_weights(x).log() + bias).softmax(dim=-1)
     assert relative(module.attention_weights(x), expected) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["C3", "D4", "SO2", "O2"])
+@pytest.mark.parametrize("domain", ["grid", "points"])
+def test_a_fraction_of_the_channels_turns(name, domain):
+    """As exact as all of them; the pairs that do not turn see no positions."""
+    module = attention_on(name, position=partial(RotaryEmbedding, fraction=0.5, tolerance=1e-10))
+    assert len(module.position.radians) == 1
+    assert worst(equivariance_error(module, domain=domain)) < 1e-9
+    position, x = module.position, torch.randn(1, 6, 2, dtype=torch.float64)
+    size = position.coefficients
+    q, k = torch.randn(2, 1, 3, 6, 4, size, dtype=torch.float64)
+    bound = position.bind(x, x)
+    encoded = bound.encode_query(q, x)
+    assert relative(bound.decode(encoded, x), q) < 1e-12
+    turning = torch.tensor([1, 0, 1, 0], dtype=torch.float64)[:, None]  # pairs are (0, 2) and (1, 3)
+    still = bound.encode_query(q * (1 - turning), x) @ bound.encode_key(k * (1 - turning), x).mT
+    assert relative(still, (q * (1 - turning)).flatten(-2) @ (k * (1 - turning)).flatten(-2).mT) < 1e-12
+    whole = partial(RotaryEmbedding, fraction=1.0, wavelengths=(360**0.5, 360**0.5), tolerance=1e-10)
+    same = whole(fourier_type(planar_gspace(name), 4, position.max_frequency), 3).bind(x, x)
+    turned = bound.encode_query(q * turning, x) @ bound.encode_key(k * turning, x).mT
+    assert relative(turned, same.encode_query(q * turning, x) @ same.encode_key(k * turning, x).mT) < 1e-9
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.5])
+def test_fractions_out_of_range_are_refused(fraction):
+    with pytest.raises(ValueError, match=r"fraction of the channels in \(0, 1\]"):
+        attention_on("SO2", position=partial(RotaryEmbedding, fraction=fraction))
