@@ -19,3 +19,9 @@ def test_the_scripts_it_names_exist():
     named = set(re.findall(r"scripts/\w+\.py", README.read_text()))
     assert named
     assert [name for name in named if not (README.parent / name).is_file()] == []
+
+
+def test_what_it_links_to_exists():
+    linked = [path for path in re.findall(r"\]\(([^)#]+)\)", README.read_text()) if not path.startswith("http")]
+    assert linked
+    assert [path for path in linked if not (README.parent / path).is_file()] == []
