@@ -1,16 +1,17 @@
 """Steerable attention for any field type."""
 
 from dataclasses import replace
+from typing import Any
 
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
-from escnn_attn.domains import domain_of
+from escnn_attn.domains import Domain, domain_of
 from escnn_attn.fields import IsotypicLayout
 from escnn_attn.heads import Position, SteerableAttention
 from escnn_attn.neighborhoods import Neighborhood
 from escnn_attn.positions import RotaryEmbedding
-from escnn_attn.tokens import Tokens, from_tokens, grid_tokens, require_type, to_tokens
+from escnn_attn.tokens import Tokens, centred_as, from_tokens, grid_tokens, require_type, spaced, to_tokens
 
 
 class SteerableSelfAttention(SteerableAttention):
@@ -185,6 +186,33 @@ class SteerableCrossAttention(SteerableAttention):
             TypeError: if x or the context is of another type.
             ValueError: if another argument does not fit, or x and the context have different numbers of samples.
         """
+        tokens, around, domain = self._inputs(
+            x, context, batch=batch, context_batch=context_batch, batch_size=batch_size, mask=mask, context_mask=context_mask,
+            context_weights=context_weights, edge_index=edge_index, spacing=spacing, context_spacing=context_spacing,
+        )  # fmt: skip
+        return from_tokens(self.forward_tokens(tokens, around), self.out_type, self.out_layout, domain)
+
+    def attention_weights(self, x: GeometricTensor, context: GeometricTensor, **where: Any) -> Tensor:
+        """The attention weights, (b, h, t, s), for inspection: this stores all pairs. Further arguments are those of `forward`."""
+        tokens, around, _ = self._inputs(x, context, **where)
+        return self._weights(tokens, around, self._query_key_value(tokens, around), tokens.edges)
+
+    def _inputs(
+        self,
+        x: GeometricTensor,
+        context: GeometricTensor,
+        *,
+        batch: Tensor | None = None,
+        context_batch: Tensor | None = None,
+        batch_size: int | None = None,
+        mask: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        context_weights: Tensor | None = None,
+        edge_index: Tensor | None = None,
+        spacing: float = 1.0,
+        context_spacing: float = 1.0,
+    ) -> tuple[Tokens, Tokens, Domain]:
+        """Tokens of x and of its context about one centre, and the domain of x."""
         x, context = require_type(x, self.in_type), require_type(context, self.context_type)
         sizes = [batch_size, *(int(i.max()) + 1 for i in (batch, context_batch) if i is not None and len(i))]
         sizes += [part.shape[0] for part in (x, context) if part.coords is None]
@@ -194,11 +222,10 @@ class SteerableCrossAttention(SteerableAttention):
         if domain.shape[0] != context_domain.shape[0]:
             raise ValueError(f"x has {domain.shape[0]} samples, but its context has {context_domain.shape[0]}")
         edges = None if edge_index is None else domain.edges(edge_index, context_domain)
-        tokens = _spaced(replace(to_tokens(x, self.in_layout, domain, mask=mask), edges=edges), spacing)
+        tokens = spaced(replace(to_tokens(x, self.in_layout, domain, mask=mask), edges=edges), spacing)
         around = to_tokens(context, self.context_layout, context_domain, mask=context_mask, weights=context_weights)
-        around = _spaced(around, context_spacing)
-        out = self.forward_tokens(_centred_as(around, tokens), around)
-        return from_tokens(out, self.out_type, self.out_layout, domain)
+        around = spaced(around, context_spacing)
+        return centred_as(around, tokens), around, domain
 
     def forward_grid(self, x: Tensor, context: Tensor) -> Tensor:
         """The layer on plain tensors of unit spacing, (b, c, h, w) and (b, c', h', w') to (b, c'', h, w)."""
@@ -208,25 +235,3 @@ class SteerableCrossAttention(SteerableAttention):
     def _query_key_value(self, tokens: Tokens, context: Tokens) -> list[Tensor]:
         query = self._functions(self.project_query(tokens.features), 1)
         return [*query, *self._functions(self.project_context(context.features), 2)]
-
-
-def _spaced(tokens: Tokens, spacing: float) -> Tokens:
-    """Tokens of a grid with another distance between them."""
-    if spacing == 1:
-        return tokens
-    if tokens.key is None or not spacing > 0:
-        raise ValueError(f"expected a positive spacing, of a grid (points have coords instead), got {spacing}")
-    return replace(tokens, positions=tokens.positions * spacing, key=("spaced", *tokens.key, spacing), shared={})
-
-
-def _centred_as(context: Tokens, tokens: Tokens) -> Tokens:
-    """Tokens with positions about the centre of a context."""
-    if tokens.centre is None and context.centre is None:
-        return tokens
-    shift = sum(sign * t.centre for sign, t in ((1, tokens), (-1, context)) if t.centre is not None)
-    if context.mask is not None:  # nothing to be near to: tokens stay about their own centre
-        shift = shift * context.mask.any(dim=1)[:, None, None]
-    positions = tokens.positions + shift
-    if tokens.mask is not None:
-        positions = positions.masked_fill(~tokens.mask[..., None], 0)
-    return replace(tokens, positions=positions, key=None, shared={})

@@ -155,6 +155,28 @@ def disc_tokens(tokens: Tokens) -> Tokens:
     return Tokens(features, tokens.positions.index_select(1, inside), mask, weights, key=("disc", height, width))
 
 
+def spaced(tokens: Tokens, spacing: float) -> Tokens:
+    """Tokens of a grid with another distance between them."""
+    if spacing == 1:
+        return tokens
+    if tokens.key is None or not spacing > 0:
+        raise ValueError(f"expected a positive spacing, of a grid (points have coords instead), got {spacing}")
+    return replace(tokens, positions=tokens.positions * spacing, key=("spaced", *tokens.key, spacing), shared={})
+
+
+def centred_as(context: Tokens, tokens: Tokens) -> Tokens:
+    """Tokens with positions about the centre of a context."""
+    if tokens.centre is None and context.centre is None:
+        return tokens
+    shift = sum(sign * t.centre for sign, t in ((1, tokens), (-1, context)) if t.centre is not None)
+    if context.mask is not None:  # nothing to be near to: tokens stay about their own centre
+        shift = shift * context.mask.any(dim=1)[:, None, None]
+    positions = tokens.positions + shift
+    if tokens.mask is not None:
+        positions = positions.masked_fill(~tokens.mask[..., None], 0)
+    return replace(tokens, positions=positions, key=None, shared={})
+
+
 def position_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of positions and phases beside features of `dtype`: never below float32."""
     return dtype if dtype == torch.float64 else torch.float32

@@ -7,8 +7,17 @@ import pytest
 import torch
 from escnn.nn import FieldType
 
-from escnn_attn import Disc, KNearest, RotaryEmbedding, SteerableCrossAttention, SteerableSelfAttention, planar_gspace
+from escnn_attn import (
+    Disc,
+    KNearest,
+    NoPosition,
+    RotaryEmbedding,
+    SteerableCrossAttention,
+    SteerableSelfAttention,
+    planar_gspace,
+)
 from escnn_attn.domains import grid_positions
+from escnn_attn.functional import from_coefficients
 from escnn_attn.testing import equivariance_error, transform
 from escnn_attn.tokens import grid_tokens
 
@@ -206,3 +215,19 @@ def test_moved_queries_are_looked_up_anew():
     moved = replace(tokens, positions=tokens.positions + 0.7, key=None)
     found, expected = (module.forward_tokens(t, context) for t in (moved, replace(moved, shared={})))
     assert all(torch.equal(a, b) for a, b in zip(found.features, expected.features))
+
+
+@pytest.mark.parametrize("near", [None, Disc(3.0), KNearest(3)])
+def test_weights_reproduce_the_output(near):
+    """Without positions, out = gains · Σ weights · values."""
+    module = cross("C3", neighborhood=near, position=NoPosition)
+    x, around = cloud(module.in_type, points=9), cloud(module.context_type, points=7, seed=1)
+    tokens, context, _ = module._inputs(x, around)
+    weights = module.attention_weights(x, around)
+    assert weights.shape == (1, 2, 9, 7)
+    assert (weights.sum(-1) - 1).abs().max() < 1e-12 or isinstance(near, Disc)
+    mixed = torch.einsum("bhts,bhscr->bhtcr", weights, module._query_key_value(tokens, context)[2])
+    mixed = (mixed * module.gain[:, None, None, None]).permute(4, 0, 2, 1, 3).flatten(3)
+    expected = module.out_layout.merge(module.project_out(from_coefficients(mixed, module.dims, module.copies)))[0].T
+    reached = weights.sum(dim=(0, 1, 3)) > 0
+    assert relative(module(x, around).tensor[reached], expected[reached]) < 1e-12
