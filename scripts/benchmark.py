@@ -20,14 +20,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--group", default="SO2")
-    parser.add_argument("--compile", action="store_true", help="compile ours; the other stays eager")
     parser.add_argument("--output", type=Path, help="a JSON file for the figures and the machine")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = []
     for name in SYSTEMS:
         for setting in (replace(s, group=options.group) for s in SETTINGS):
-            row = compare(name, setting, options.rounds, options.compile)
+            row = compare(name, setting, options.rounds)
             rows.append({"systems": name, "tokens": setting.side**2, "batch": setting.batch, "width": setting.width, **row})
             times = ", ".join(
                 f"{what} {row[what]:.2f} ± {row[f'{what}, spread'] / 2:.2f}" for what in ("forward and backward", "forward")

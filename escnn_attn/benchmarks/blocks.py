@@ -126,20 +126,17 @@ SYSTEMS: dict[str, tuple[Callable[..., tuple[nn.Module, Run]], Callable[..., tup
 }
 
 
-def compare(name: str, setting: Setting, rounds: int = 9, compiled: bool = False) -> dict[str, float]:
+def compare(name: str, setting: Setting, rounds: int = 9) -> dict[str, float]:
     """Medians of the ratio of two systems of `SYSTEMS`, timed in turn, with their quartiles; and of parameters and FLOPs.
 
     Args:
         name: of the pair.
         setting: what is measured.
         rounds: times each is run, after one to warm up.
-        compiled: whether the first system is compiled by `torch.compile`; the second stays eager.
     """
     torch.manual_seed(0)
     (ours, run), (theirs, other) = (make(setting) for make in SYSTEMS[name])
     row: dict[str, float] = {"parameters": _count(ours) / _count(theirs), "flops": _flops(run) / _flops(other)}
-    if compiled:
-        run = torch.compile(run)
     for what, step in (("forward and backward", _train), ("forward", _forward)):
         ratios = []
         for index in range(rounds + 1):
