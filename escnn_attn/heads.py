@@ -53,10 +53,9 @@ class SteerableAttention(TokenModule):
             raise TypeError(f"expected types on one gspace, got {in_type.gspace} and {context_type.gspace}")
         if max_frequency is None:
             max_frequency = highest_frequency(in_type, context_type, out_type)
-        size = spectral_type(in_type.gspace, 1, max_frequency).size
-        head_channels = require_heads(heads, head_channels, in_type.size / size)
-        self.heads, self.channels, self.neighborhood = heads, head_channels, require_neighborhood(neighborhood)
         function = IsotypicLayout(spectral_type(in_type.gspace, 1, max_frequency))
+        head_channels = require_heads(heads, head_channels, in_type.size / function.size)
+        self.heads, self.channels, self.neighborhood = heads, head_channels, require_neighborhood(neighborhood)
         self.dims, self.copies = function.dims, list(function.multiplicities.values())
         self.scale = (head_channels * function.size) ** -0.5
         #: multiplicities of the irreps in the functions of all heads

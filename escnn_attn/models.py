@@ -141,7 +141,7 @@ class SteerableTransformer(EquivariantModule):
         x = self._typed(x)
         domain = domain_of(x, batch, batch_size)
         if x.coords is None:
-            tokens, domain = self._image_tokens(x, domain, **context)
+            tokens, domain = self._image_tokens(x, **context)
         else:
             if not getattr(self.stem, "takes_context", False):
                 raise TypeError(f"a {type(self.stem).__name__} as stem takes images, not a cloud: take stem=SteerableLinear")
@@ -161,7 +161,6 @@ class SteerableTransformer(EquivariantModule):
     def _image_tokens(
         self,
         x: GeometricTensor,
-        domain: Domain,
         *,
         mask: Tensor | None = None,
         edge_index: Tensor | None = None,

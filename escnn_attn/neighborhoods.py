@@ -149,14 +149,12 @@ class KNearest(Neighborhood):
         asked = min(wanted + 4, len(key))
         near, index = (np.reshape(part, (len(query), asked)) for part in tree.query(query, asked))
         reach = near[:, wanted - 1] * (1 + MARGIN) + slack
-        row, column = np.nonzero(near <= reach[:, None])
-        pairs = [np.stack([index[row, column], row])]
-        # more ties than asked for: those rows alone are looked up anew
-        for row in np.nonzero((near[:, -1] <= reach) & (asked < len(key)))[0]:
-            pairs[0] = pairs[0][:, pairs[0][1] != row]
-            found = np.array(tree.query_ball_point(query[row], reach[row]), dtype=np.int64)
-            pairs.append(np.stack([found, np.full_like(found, row)]))
-        return np.concatenate(pairs, axis=1)
+        tied = (near[:, -1] <= reach) & (asked < len(key))  # as far as what was not asked for: looked up anew
+        row, column = np.nonzero((near <= reach[:, None]) & ~tied[:, None])
+        rows = np.nonzero(tied)[0]
+        found = [np.array(keys, dtype=np.int64) for keys in tree.query_ball_point(query[rows], reach[rows])]
+        again = np.repeat(rows, [len(keys) for keys in found])
+        return np.stack([np.concatenate([index[row, column], *found]), np.concatenate([row, again])])
 
 
 def attention_pattern(

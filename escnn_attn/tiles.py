@@ -22,8 +22,8 @@ def disc_pattern(query: Tokens, context: Tokens, radius: float) -> AttentionPatt
     return tiles if 2 * met < (tiles.height * tiles.width) ** 2 else WideDiscs(query, context, radius)
 
 
-class WideDiscs(AttentionPattern):
-    """Discs on a grid, by a mask over all keys, a band of queries at a time.
+class Discs(AttentionPattern):
+    """Base class: discs on a grid.
 
     Args:
         query: tokens of a grid.
@@ -34,6 +34,18 @@ class WideDiscs(AttentionPattern):
     def __init__(self, query: Tokens, context: Tokens, radius: float) -> None:
         super().__init__(query, context)
         self.distance = self.radius = radius
+
+    def allowed(self) -> Tensor:
+        return self._near(self.x_query)
+
+    def _near(self, x: Tensor) -> Tensor:
+        """Keys (b or 1, 1, t, s) in the discs of queries at positions (1, t, 2)."""
+        disc = (distances(x, self.x_key) <= self.radius)[:, None]
+        return disc if self.keep is None else disc & self.keep[:, None, None]
+
+
+class WideDiscs(Discs):
+    """Discs by a mask over all keys, a band of queries at a time."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Bias) -> Tensor:
         copies = k.shape[2] // self.x_key.shape[1]
@@ -43,39 +55,25 @@ class WideDiscs(AttentionPattern):
             out.append(attend(part, k, v, scale, keep, logits))
         return torch.cat(out, dim=2)
 
-    def allowed(self) -> Tensor:
-        return self._near(self.x_query)
-
     def reached(self) -> Tensor | None:
         if self.keep is None:
             return None
         rows = max(1, BAND // self.keep.numel())
         return torch.cat([self._near(x).any(dim=-1)[:, 0] for x in self.x_query.split(rows, dim=1)], dim=1)
 
-    def _near(self, x: Tensor) -> Tensor:
-        """Keys (b or 1, 1, t, s) in the discs of queries at positions (1, t, 2)."""
-        disc = (distances(x, self.x_key) <= self.radius)[:, None]
-        return disc if self.keep is None else disc & self.keep[:, None, None]
 
-
-class Tiles(AttentionPattern):
-    """Discs on a grid: square tiles of queries meet the keys of a window around them, of which a mask keeps the discs.
+class Tiles(Discs):
+    """Discs by tiles: square tiles of queries meet the keys of a window around them, of which a mask keeps the discs.
 
     Time and memory are linear in the pixels.
-
-    Args:
-        query: tokens of a grid.
-        context: tokens of the same grid.
-        radius: of the discs, in token spacings.
     """
 
     def __init__(self, query: Tokens, context: Tokens, radius: float) -> None:
-        super().__init__(query, context)
+        super().__init__(query, context, radius)
         assert context.key is not None
         assert query.key == context.key
         _, self.height, self.width = context.key
         longest = max(self.height, self.width)
-        self.distance = self.radius = radius
         self.halo = min(int(radius), longest - 1)
         self.side = min(max(4, 2 * self.halo + 2), longest)
         self.rows, self.columns = -(-self.height // self.side), -(-self.width // self.side)
@@ -113,10 +111,6 @@ class Tiles(AttentionPattern):
             mixed = attend(query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), scale, keep, added)
             out.append(self._untile(mixed, batch))
         return torch.cat(out, dim=2)[:, :, : self.height, : self.width].flatten(2, 3)
-
-    def allowed(self) -> Tensor:
-        disc = (distances(self.x_query, self.x_key) <= self.radius)[:, None]
-        return disc if self.keep is None else disc & self.keep[:, None, None]
 
     def reached(self) -> Tensor | None:
         if self.keep is None:

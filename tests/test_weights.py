@@ -1,10 +1,13 @@
 """Quadrature weights: the share of the plane that each token stands for."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from escnn_attn import Disc, InvariantPooling, KNearest
 from escnn_attn.domains import grid_positions
+from escnn_attn.tokens import grid_tokens
 
 from .helpers import attention_on, cloud, mixed_type, relative
 
@@ -74,6 +77,15 @@ def test_pooling_is_a_weighted_mean():
     x, weights = cloud(pool.in_type), torch.tensor([1.0] * 5 + [0.0] * 18).double()
     assert relative(pool(x, weights=weights).tensor, pool(pool.in_type(x.tensor[:5], x.coords[:5])).tensor) < 1e-12
     assert relative(pool(x, weights=weights).tensor, pool(x).tensor) > 1e-2
+
+
+def test_padding_has_no_weight_whatever_it_is():
+    """On tokens, where nothing has set the weights of padding to zero."""
+    module = attention_on("C4")
+    x, mask = torch.randn(1, module.in_type.size, 5, 5).double(), torch.arange(25)[None] % 3 > 0
+    tokens = replace(grid_tokens(x, module.in_layout, mask), weights=torch.ones(1, 25).double())
+    found, expected = (module.forward_tokens(t).features for t in (tokens, replace(tokens, weights=None, shared={})))
+    assert all(relative(a[:, mask], b[:, mask]) < 1e-12 for a, b in zip(found, expected))
 
 
 @pytest.mark.parametrize(
