@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from escnn_attn.base import TokenModule
 from escnn_attn.fields import IsotypicLayout, Multiplicities, max_frequency, spectral_type
-from escnn_attn.functional import Features, analyze, from_coefficients, invariants, synthesize, to_coefficients
+from escnn_attn.functional import Features, analyze, invariants, product_of_halves, synthesize
 from escnn_attn.linear import IsotypicLinear
 from escnn_attn.sampling import Constant, aliasing, group_samples, nonlinearity_samples, synthesis_matrix
 from escnn_attn.tokens import Tokens
@@ -39,24 +39,23 @@ class FunctionFeedForward(TokenModule):
         self.channels = max(1, round(expansion * in_type.size / function.size))
         elements = group_samples(group, rotations(limit) if group.continuous else None)
         self.matrix = Constant(synthesis_matrix(group, list(layout.multiplicities), elements))
-        self.dims, self.copies = layout.dims, list(layout.multiplicities.values())
         hidden = {irrep: self.channels * m for irrep, m in layout.multiplicities.items()}
         wide = {irrep: self.factors * m for irrep, m in hidden.items()}
-        self.project_in = IsotypicLinear(group, self.in_layout.multiplicities, wide)
-        self.project_out = IsotypicLinear(group, hidden, self.in_layout.multiplicities)
+        copies = layout.multiplicities
+        self.project_in = IsotypicLinear(group, self.in_layout.multiplicities, wide, functions_out=copies)
+        self.project_out = IsotypicLinear(group, hidden, self.in_layout.multiplicities, functions_in=copies)
 
     @abstractmethod
     def activate(self, values: Tensor) -> Tensor:
-        """Values (n, b, t, factors·c) on n samples, to (n, b, t, c)."""
+        """Values (b, t, n, factors·c) on n samples, to (b, t, n, c)."""
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
-        coefficients = to_coefficients(self.project_in(tokens.features), self.factors * self.channels)
+        (coefficients,) = self.project_in(tokens.features)
         # scaled so that values have the variance of coefficients, whatever the number of samples
         samples, size = self.matrix.value.shape
         scale = (samples / size) ** 0.5
         values = self.activate(synthesize(coefficients, self.matrix.value * scale))
-        hidden = analyze(values, self.matrix.value / scale)
-        return tokens.with_features(self.project_out(from_coefficients(hidden, self.dims, self.copies)))
+        return tokens.with_features(self.project_out((analyze(values, self.matrix.value / scale),)))
 
     def extra_repr(self) -> str:
         return f"in_type={self.in_type}, hidden={self.channels}, samples={self.matrix.value.shape[0]}"
@@ -94,8 +93,7 @@ class BilinearFeedForward(FunctionFeedForward):
         super().__init__(in_type, expansion, rotations=lambda limit: 3 * limit + 1)
 
     def activate(self, values: Tensor) -> Tensor:
-        u, v = values.chunk(2, dim=-1)
-        return u * v
+        return product_of_halves(values)
 
 
 class FourierFeedForward(FunctionFeedForward):

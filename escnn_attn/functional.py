@@ -13,22 +13,6 @@ from torch import Tensor
 Features = tuple[Tensor, ...]
 
 
-def isotypic_linear(x: Tensor, weight: Tensor, endomorphisms: Tensor) -> Tensor:
-    r"""All equivariant maps between copies of one irrep (Schur's lemma): $y = \sum_k (E_k x) A_k$.
-
-    Args:
-        x: (d, b, t, m) copies of the irrep.
-        weight: (k, m, m') the matrices $A_k$.
-        endomorphisms: (k, d, d) basis $E_k$ of the maps that commute with the irrep; the first is the identity.
-
-    Returns:
-        (d, b, t, m').
-    """
-    if len(endomorphisms) > 1:
-        x = torch.cat([x, *(torch.einsum("ij,jbtm->ibtm", e, x) for e in endomorphisms[1:])], dim=-1)
-    return x @ weight.flatten(0, 1)
-
-
 def rms_norm(features: Features, gains: Features, eps: float) -> Features:
     r"""$x_\psi\,g_\psi / \sqrt{\tfrac1C \sum_\psi |x_\psi|^2 + \epsilon}$, with C the number of channels of a token.
 
@@ -44,27 +28,44 @@ def rms_norm(features: Features, gains: Features, eps: float) -> Features:
     return tuple((w * scale * g).to(f.dtype) for f, w, g in zip(features, wide, gains, strict=True))
 
 
-def to_coefficients(features: Features, channels: int) -> Tensor:
-    """Copies of irreps as coefficients of functions on the group: each (d, b, t, c·j) to one (r, b, t, c)."""
-    parts = [f.unflatten(-1, (channels, -1)) for f in features]
-    return torch.cat([p.permute(4, 0, 1, 2, 3).flatten(0, 1) for p in parts])
-
-
-def from_coefficients(coefficients: Tensor, dims: list[int], copies: list[int]) -> Features:
-    """The inverse of `to_coefficients`, for irreps of sizes `dims` occurring `copies` times in each function."""
-    parts = coefficients.split([d * j for d, j in zip(dims, copies, strict=True)])
-    split = (p.unflatten(0, (j, d)) for p, d, j in zip(parts, dims, copies, strict=True))
-    return tuple(p.permute(1, 2, 3, 4, 0).flatten(-2) for p in split)
-
-
 def synthesize(coefficients: Tensor, matrix: Tensor) -> Tensor:
-    r"""Values on the samples, $A \hat f$: (r, …) to (n, …) for a synthesis matrix (n, r)."""
-    return (matrix @ coefficients.flatten(1)).unflatten(1, coefficients.shape[1:])
+    r"""Values on the samples, $A \hat f$: (b, t, r, c) to (b, t, n, c) for a synthesis matrix (n, r)."""
+    return matrix.to(coefficients.dtype) @ coefficients
 
 
 def analyze(samples: Tensor, matrix: Tensor) -> Tensor:
-    r"""Projection onto the band-limited functions, $A^\top f$: (n, …) to (r, …) for a synthesis matrix (n, r)."""
-    return (matrix.mT @ samples.flatten(1)).unflatten(1, samples.shape[1:])
+    r"""Projection onto the band-limited functions, $A^\top f$: (b, t, n, c) to (b, t, r, c) for a synthesis matrix (n, r)."""
+    return matrix.mT.to(samples.dtype) @ samples
+
+
+class ProductOfHalves(torch.autograd.Function):
+    """By hand because autograd would write the gradient of each half, and then both side by side."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        u, v = x.chunk(2, dim=-1)
+        return u * v
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        u, v = x.chunk(2, dim=-1)
+        if torch.is_grad_enabled():  # for a gradient of this gradient
+            return torch.cat([grad * v, grad * u], dim=-1)
+        out = torch.empty_like(x)
+        by_u, by_v = out.chunk(2, dim=-1)
+        torch.mul(grad, v, out=by_u)
+        torch.mul(grad, u, out=by_v)
+        return out
+
+
+def product_of_halves(x: Tensor) -> Tensor:
+    """The product of the first and the second half of the channels, (…, 2·c) to (…, c)."""
+    if torch.compiler.is_compiling():
+        u, v = x.chunk(2, dim=-1)
+        return u * v
+    return ProductOfHalves.apply(x)
 
 
 class RotatePairs(torch.autograd.Function):
@@ -101,7 +102,11 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         sin: broadcastable to (…, w).
     """
     wide = torch.promote_types(x.dtype, torch.float32)
-    return RotatePairs.apply(x.to(wide), cos.to(wide), sin.to(wide)).to(x.dtype)
+    wide_x, cos, sin = x.to(wide), cos.to(wide), sin.to(wide)
+    if torch.compiler.is_compiling():
+        re, im = wide_x.chunk(2, dim=-1)
+        return torch.cat([re * cos - im * sin, re * sin + im * cos], dim=-1).to(x.dtype)
+    return RotatePairs.apply(wide_x, cos, sin).to(x.dtype)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, keep: Tensor | None = None, bias: Tensor | None = None) -> Tensor:

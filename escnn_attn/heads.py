@@ -11,7 +11,7 @@ from escnn_attn.base import TokenModule
 from escnn_attn.dropout import FieldDropout
 from escnn_attn.fields import IsotypicLayout, Multiplicities, require_planar, spectral_type
 from escnn_attn.fields import max_frequency as highest_frequency
-from escnn_attn.functional import Features, from_coefficients, to_coefficients
+from escnn_attn.functional import Features
 from escnn_attn.linear import IsotypicLinear
 from escnn_attn.neighborhoods import Neighborhood, attention_pattern, require_neighborhood
 from escnn_attn.patterns import AttentionPattern
@@ -56,7 +56,7 @@ class SteerableAttention(TokenModule):
         function = IsotypicLayout(spectral_type(in_type.gspace, 1, max_frequency))
         head_channels = require_heads(heads, head_channels, in_type.size / function.size)
         self.heads, self.channels, self.neighborhood = heads, head_channels, require_neighborhood(neighborhood)
-        self.dims, self.copies = function.dims, list(function.multiplicities.values())
+        self.copies = function.multiplicities
         self.scale = (head_channels * function.size) ** -0.5
         #: multiplicities of the irreps in the functions of all heads
         self.wide = {irrep: m * heads * head_channels for irrep, m in function.multiplicities.items()}
@@ -68,17 +68,17 @@ class SteerableAttention(TokenModule):
 
     def _projection(self, inputs: Multiplicities, count: int) -> IsotypicLinear:
         """The linear map from a type to `count` sets of functions, such as keys and values."""
-        return IsotypicLinear(self.in_type.fibergroup, inputs, {irrep: count * m for irrep, m in self.wide.items()})
+        outputs = {irrep: count * m for irrep, m in self.wide.items()}
+        return IsotypicLinear(self.in_type.fibergroup, inputs, outputs, functions_out=self.copies)
 
     def _output_map(self) -> IsotypicLinear:
         """The linear map from the functions of all heads to the output."""
-        return IsotypicLinear(self.in_type.fibergroup, self.wide, self.out_layout.multiplicities)
+        return IsotypicLinear(self.in_type.fibergroup, self.wide, self.out_layout.multiplicities, functions_in=self.copies)
 
     def _functions(self, projected: Features, count: int) -> list[Tensor]:
         """What `_projection` gave, as `count` tensors of coefficients (b, h, t, c, r)."""
-        coefficients = to_coefficients(projected, count * self.heads * self.channels)
-        parts = coefficients.unflatten(-1, (count, self.heads, self.channels)).unbind(3)
-        return [part.permute(1, 3, 2, 4, 0) for part in parts]
+        parts = projected[0].unflatten(-1, (count, self.heads, self.channels)).unbind(3)
+        return [part.permute(0, 3, 1, 4, 2) for part in parts]
 
     def _bind(self, query: Tokens, context: Tokens, pattern: AttentionPattern) -> PositionEmbedding:
         key = None if query.key is None or context.key is None else (query.key, context.key)
@@ -92,8 +92,8 @@ class SteerableAttention(TokenModule):
         position, x, y = self._bind(query, context, pattern), query.positions, context.positions
         q, k, v = position.encode_query(q, x), position.encode_key(k, y), position.encode_value(v, y)
         out = position.decode(pattern.attend(q, k, v, self.scale, position.bias), x).to(dtype)
-        coefficients = out.permute(4, 0, 2, 1, 3) * self.gain[:, None].to(dtype)
-        features = self.project_out(from_coefficients(coefficients.flatten(3), self.dims, self.copies))
+        scaled = out.permute(0, 2, 4, 1, 3) * self.gain[:, None].to(dtype)
+        features = self.project_out((scaled.flatten(3),))
         reached = pattern.reached()
         if reached is not None:
             features = tuple(f.masked_fill(~reached[..., None], 0) for f in features)

@@ -8,41 +8,53 @@ from torch import nn
 
 from escnn_attn.base import TokenModule
 from escnn_attn.fields import Multiplicities
-from escnn_attn.functional import Features, isotypic_linear
-from escnn_attn.sampling import Constant
+from escnn_attn.functional import Features
+from escnn_attn.isotypic import GroupFunctions, IsotypicFeatures, LinearPlan, isotypic_linear
 from escnn_attn.tokens import Tokens
+
+#: what commutes with an irrep of the plane's groups, in escnn's basis: the identity, and for those of complex type J
+ENDOMORPHISMS = np.array([[[1, 0], [0, 1]], [[0, -1], [1, 0]]])
 
 
 class IsotypicLinear(nn.Module):
-    r"""Every equivariant linear map between isotypic features: the tensor-level core of `SteerableLinear`.
+    r"""Every equivariant linear map between isotypic features or functions: the tensor-level core of `SteerableLinear`.
 
-    $y_\psi = \sum_k (E_k x_\psi) A_k$ for each irrep $\psi$ of the input that is also in the output, with $E_k$ the
-    endomorphisms of $\psi$; irreps that only the output has are zero (trivial ones: the bias).
+    Irreps that only the output has are zero (trivial ones: the bias).
 
     Args:
         group: the fibre group.
         inputs: multiplicity of each irrep of the input.
         outputs: multiplicity of each irrep of the output.
         bias: whether the trivial irreps get a bias.
+        functions_in: copies of each irrep in one function, where the input is functions on the group.
+        functions_out: the same for the output.
 
     Shape:
-        one (d, b, t, m) for each irrep of the input, to one (d, b, t, m') for each of the output.
+        isotypic features, one (d, b, t, m) for each irrep, or functions, one (b, t, r, c), to the same of the output.
     """
 
-    def __init__(self, group: Group, inputs: Multiplicities, outputs: Multiplicities, bias: bool = True) -> None:
+    def __init__(
+        self,
+        group: Group,
+        inputs: Multiplicities,
+        outputs: Multiplicities,
+        bias: bool = True,
+        *,
+        functions_in: Multiplicities | None = None,
+        functions_out: Multiplicities | None = None,
+    ) -> None:
         super().__init__()
         self.weights = nn.ParameterList()
-        self.endomorphisms = nn.ModuleList()
-        #: (index in the output, index in the input) of the irreps that both have, in the order of `weights`
-        self.shared = [(i, list(inputs).index(psi)) for i, psi in enumerate(outputs) if psi in inputs]
-        self.dims = [group.irrep(*psi).size for psi in outputs]
-        self.widths = list(outputs.values())
-        for psi in (psi for psi in outputs if psi in inputs):
-            basis = np.asarray(group.irrep(*psi).endomorphism_basis())
-            self.weights.append(torch.empty(len(basis), inputs[psi], outputs[psi]))
-            self.endomorphisms.append(Constant(basis))
+        source, target = _layout(group, inputs, functions_in), _layout(group, outputs, functions_out)
+        shared = [psi for psi in outputs if psi in inputs]
+        pairs = tuple((list(inputs).index(psi), list(outputs).index(psi)) for psi in shared)
         trivial = group.trivial_representation.id
-        self.trivial = list(outputs).index(trivial) if trivial in outputs else None
+        self.plan = LinearPlan(source, target, pairs, list(outputs).index(trivial) if trivial in outputs else None)
+        for psi in shared:
+            irrep = group.irrep(*psi)
+            basis = np.asarray(irrep.endomorphism_basis())
+            assert np.array_equal(basis, ENDOMORPHISMS[: len(basis), : irrep.size, : irrep.size]), f"{psi}: {basis}"
+            self.weights.append(torch.empty(len(basis), inputs[psi], outputs[psi]))
         self.bias = nn.Parameter(torch.empty(outputs[trivial])) if bias and trivial in outputs else None
         self.reset_parameters()
 
@@ -53,15 +65,13 @@ class IsotypicLinear(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, features: Features) -> Features:
-        maps = zip(self.shared, self.weights, self.endomorphisms, strict=True)
-        mapped = {out: isotypic_linear(features[source], w, e.get_buffer("value")) for (out, source), w, e in maps}
-        like = next(iter(mapped.values()), features[0])
-        outputs = [mapped.get(i, like.new_zeros(())) for i in range(len(self.widths))]
-        if self.trivial is not None and self.bias is not None:
-            outputs[self.trivial] = outputs[self.trivial] + self.bias.to(like.dtype)
-        tokens = like.shape[1:3]
-        return tuple(out.expand(d, *tokens, m) for out, d, m in zip(outputs, self.dims, self.widths, strict=True))
+    def forward(self, tensors: Features) -> Features:
+        return isotypic_linear(self.plan, tensors, list(self.weights), self.bias)
+
+
+def _layout(group: Group, multiplicities: Multiplicities, functions: Multiplicities | None) -> IsotypicFeatures:
+    dims, widths = tuple(group.irrep(*psi).size for psi in multiplicities), tuple(multiplicities.values())
+    return IsotypicFeatures(dims, widths) if functions is None else GroupFunctions(dims, widths, tuple(functions.values()))
 
 
 class SteerableLinear(TokenModule):

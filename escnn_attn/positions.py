@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from escnn_attn.domains import diameter
 from escnn_attn.fields import max_frequency
-from escnn_attn.rotation import FrequencyBlock, PlanarFunctions, Rotation, spread_radians
+from escnn_attn.rotation import PlanarFunctions, Rotation, spread_radians
 from escnn_attn.sampling import rotary_samples
 
 #: number of grids whose tables a rotary embedding keeps
@@ -205,12 +205,7 @@ class RotaryEmbedding(PositionEmbedding):
         return [rotary_samples(self.max_frequency, argument, self.tolerance) for argument in arguments]
 
     def _rotation(self, x: Tensor, counts: Sequence[int | None]) -> Rotation:
-        starts = [i for i, n in enumerate(counts) if i == 0 or counts[i - 1] != n]
-        ends = [*starts[1:], len(counts)]
-        blocks = [
-            FrequencyBlock(self.functions, tuple(self.radians[a:b]), a, counts[a], x) for a, b in zip(starts, ends, strict=True)
-        ]
-        return Rotation(blocks)
+        return Rotation(self.functions, self.channels // 2, self.radians, counts, x)
 
     def encode_query(self, q: Tensor, x: Tensor) -> Tensor:
         return self._at(x)[0].encode(q)

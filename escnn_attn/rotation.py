@@ -13,7 +13,7 @@ from escnn.nn import FieldType
 from torch import Tensor
 
 from escnn_attn.fields import frequency, require_planar, spectral_representation
-from escnn_attn.functional import analyze, rotate_pairs, synthesize
+from escnn_attn.functional import rotate_pairs
 from escnn_attn.sampling import IrrepId, group_samples, synthesis_matrix
 
 GOLDEN_ANGLE = 2.39996
@@ -48,13 +48,13 @@ class PlanarFunctions:
 
 
 @lru_cache(maxsize=256)
-def sampled_waves(functions: PlanarFunctions, radians: tuple[float, ...], first: int, samples: int | None) -> tuple:
-    """Synthesis matrix (n, r) and plane waves B(g) w_f (n, f, 2), float64, for frequencies `first`, `first` + 1, …"""
+def sampled_wave(functions: PlanarFunctions, radians: float, index: int, samples: int | None) -> tuple[Tensor, Tensor]:
+    """Synthesis matrix (n, r) and plane wave B(g) w (n, 2), float64, of the frequency of an index."""
     gspace = GSpace2D(functions.subgroup)
     elements = group_samples(gspace.fibergroup, samples)
     with torch.inference_mode(False):  # what is kept must do for training too
         matrix = torch.from_numpy(synthesis_matrix(gspace.fibergroup, functions.irreps, elements))
-        return matrix, turned_waves(gspace, elements, radians, first)
+        return matrix, turned_waves(gspace, elements, [radians], index)[:, 0]
 
 
 def spread_radians(wavelengths: tuple[float, float], count: int) -> list[float]:
@@ -82,72 +82,46 @@ def turned_waves(gspace: GSpace2D, elements: list[GroupElement], radians: Sequen
 
 
 def phases(x: Tensor, waves: Tensor) -> Tensor:
-    """Angles (b, t, n, f) of plane waves (n, f, 2) at positions (b, t, 2)."""
+    """Angles (b, t, …) of plane waves (…, 2) at positions (b, t, 2)."""
     # multiplied out: a matrix product would lose precision under autocast
-    return x[:, :, None, None, 0] * waves[..., 0] + x[:, :, None, None, 1] * waves[..., 1]
+    x, y = (part.reshape(*part.shape, *[1] * (waves.dim() - 1)) for part in x.unbind(-1))
+    return x * waves[..., 0] + y * waves[..., 1]
 
 
-class FrequencyBlock:
-    r"""Consecutive frequencies that share their samples: synthesis matrix, and $\cos\theta$, $\sin\theta$ at positions.
+class Rotation:
+    r"""Coefficients of functions to their values on samples times $e^{i\theta}$, at fixed positions, and the transpose.
+
+    One matrix synthesises all channel pairs of a head, each on its own samples; pairs beyond the frequencies stay the
+    coefficients they are, with angle zero.
 
     Args:
         functions: the functions on the group.
-        radians: $|w_f|$ of the frequencies.
-        first: index of the first of them.
-        samples: number of rotations, None for a finite group.
+        pairs: channel pairs of a head.
+        radians: $|w_f|$ of the pairs that are turned, at most as many.
+        samples: number of rotations for each of them, None for a finite group.
         x: positions (b or 1, t, 2).
     """
 
     def __init__(
-        self, functions: PlanarFunctions, radians: tuple[float, ...], first: int, samples: int | None, x: Tensor
+        self, functions: PlanarFunctions, pairs: int, radians: Sequence[float], samples: Sequence[int | None], x: Tensor
     ) -> None:
-        matrix, waves = (table.to(x) for table in sampled_waves(functions, radians, first, samples))
-        theta = phases(x, waves).flatten(2)[:, :, None]
-        self.matrix, self.cos, self.sin = matrix, theta.cos(), theta.sin()
-        self.frequencies = slice(first, first + len(radians))
-        self.width = 2 * theta.shape[-1]
-
-    def encode(self, coefficients: Tensor, turn: bool) -> Tensor:
-        """Coefficients (r, b, t, h, 2, F) to values (b, t, h, 2·n·f) on the samples, multiplied by the phases."""
-        values = synthesize(coefficients[..., self.frequencies], self.matrix.to(coefficients.dtype))
-        values = values.permute(1, 2, 3, 4, 0, 5).flatten(3)
-        return rotate_pairs(values, self.cos, self.sin) if turn else values
-
-    def decode(self, values: Tensor, turn: bool) -> Tensor:
-        """The inverse of `encode`, projected onto the band-limited functions."""
-        if turn:
-            values = rotate_pairs(values, self.cos, -self.sin)
-        values = values.unflatten(-1, (2, self.matrix.shape[0], -1))
-        return analyze(values.permute(4, 0, 1, 2, 3, 5), self.matrix.to(values.dtype))
-
-
-class Rotation:
-    """Encoding of coefficients (b, h, t, c, r) at fixed positions, and back; pairs beyond the frequencies stay as they are.
-
-    Args:
-        blocks: the frequencies, in order.
-    """
-
-    def __init__(self, blocks: list[FrequencyBlock]) -> None:
-        self.blocks = blocks
+        sampled = [sampled_wave(functions, w, f, n) for f, (w, n) in enumerate(zip(radians, samples, strict=True))]
+        self.coefficients = sampled[0][0].shape[1]
+        still = (pairs - len(sampled)) * self.coefficients
+        identity = torch.eye(still, dtype=torch.float64, device="cpu")
+        self.matrix = torch.block_diag(*(matrix for matrix, _ in sampled), identity).to(x)
+        theta = phases(x, torch.cat([*(wave for _, wave in sampled), identity.new_zeros(still, 2)]).to(x))[:, :, None]
+        self.cos, self.sin = theta.cos(), theta.sin()
 
     def encode(self, coefficients: Tensor, turn: bool = True) -> Tensor:
-        paired = coefficients.permute(4, 0, 2, 1, 3).unflatten(-1, (2, -1))
-        parts = [block.encode(paired, turn) for block in self.blocks]
-        still = paired[..., self.blocks[-1].frequencies.stop :]
-        if still.shape[-1]:
-            parts.append(still.permute(1, 2, 3, 4, 5, 0).flatten(3))
-        return _join(parts).transpose(1, 2)
+        """Coefficients (b, h, t, c, r) to values (b, h, t, width), times the phases where they `turn`."""
+        functions = coefficients.transpose(1, 2).unflatten(3, (2, -1)).flatten(4)
+        values = (functions @ self.matrix.mT.to(functions.dtype)).flatten(3)
+        return (rotate_pairs(values, self.cos, self.sin) if turn else values).transpose(1, 2)
 
     def decode(self, values: Tensor, turn: bool = True) -> Tensor:
-        widths = [block.width for block in self.blocks]
-        *parts, still = values.transpose(1, 2).split([*widths, values.shape[-1] - sum(widths)], dim=-1)
-        decoded = [block.decode(part, turn) for block, part in zip(self.blocks, parts, strict=True)]
-        if still.shape[-1]:
-            coefficients = self.blocks[0].matrix.shape[1]
-            decoded.append(still.unflatten(-1, (2, -1, coefficients)).permute(5, 0, 1, 2, 3, 4))
-        return _join(decoded).flatten(-2).permute(1, 3, 2, 4, 0)
-
-
-def _join(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        """The transpose of `encode`, which is its inverse projected onto the band-limited functions."""
+        values = values.transpose(1, 2)
+        values = rotate_pairs(values, self.cos, -self.sin) if turn else values
+        functions = values.unflatten(-1, (2, -1)) @ self.matrix.to(values.dtype)
+        return functions.unflatten(-1, (-1, self.coefficients)).flatten(3, 4).transpose(1, 2)

@@ -91,13 +91,9 @@ def naive(module: SteerableSelfAttention, x, samples: int) -> torch.Tensor:
     A = torch.tensor(synthesis_matrix(group, irreps, elements))
     tokens = module.in_layout.split(x.tensor.T[None])
     projected = module.project_in(tokens)
-    pieces = []
-    for feature, d in zip(projected, module.dims):
-        copies = feature.unflatten(-1, (3, module.heads, module.channels, -1))[:, 0]  # d t p h c j
-        pieces += [copies[i, ..., j] for j in range(copies.shape[-1]) for i in range(d)]
-    coefficients = torch.stack(pieces, dim=-1)  # t p h c r
+    coefficients = projected[0][0].unflatten(-1, (3, module.heads, module.channels)).permute(0, 2, 3, 4, 1)  # t p h c r
     pairs = module.channels // 2
-    out = torch.zeros(len(x.coords), module.heads, module.channels, len(pieces), dtype=torch.float64)
+    out = torch.zeros(len(x.coords), module.heads, module.channels, A.shape[1], dtype=torch.float64)
     for h in range(module.heads):
         values = torch.complex(
             torch.einsum("nr,tpfr->ptfn", A, coefficients[:, :, h, :pairs]),
@@ -116,12 +112,7 @@ def naive(module: SteerableSelfAttention, x, samples: int) -> torch.Tensor:
             out[i, h, :pairs] = torch.einsum("fn,nr->fr", total.real, A)
             out[i, h, pairs:] = torch.einsum("fn,nr->fr", total.imag, A)
     out = out * module.gain[:, None, None]
-    features, start = [], 0
-    for d, copies in zip(module.dims, module.copies):
-        part = out[..., start : start + d * copies].unflatten(-1, (copies, d))  # t h c j d
-        features.append(part.permute(4, 0, 1, 2, 3).flatten(2)[:, None])
-        start += d * copies
-    return module.out_layout.merge(module.project_out(tuple(features)))[0].T
+    return module.out_layout.merge(module.project_out((out.permute(0, 3, 1, 2).flatten(2)[None],)))[0].T
 
 
 @pytest.mark.parametrize("name", ["trivial", "C3", "D4", "SO2", "O2"])
@@ -168,10 +159,8 @@ def test_weights_reproduce_the_output():
     x = cloud(module.in_type, points=6)
     tokens_v = module._functions(module.project_in(_tokens(module, x).features), 3)[2]
     mixed = torch.einsum("bhts,bhscr->bhtcr", module.attention_weights(x), tokens_v)
-    from escnn_attn.functional import from_coefficients
-
-    coefficients = (mixed * module.gain[:, None, None, None]).permute(4, 0, 2, 1, 3).flatten(3)
-    expected = module.out_layout.merge(module.project_out(from_coefficients(coefficients, module.dims, module.copies)))
+    functions = (mixed * module.gain[:, None, None, None]).permute(0, 2, 4, 1, 3).flatten(3)
+    expected = module.out_layout.merge(module.project_out((functions,)))
     assert relative(module(x).tensor, expected[0].T) < 1e-12
 
 

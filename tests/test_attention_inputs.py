@@ -20,7 +20,7 @@ from escnn_attn import (
     planar_gspace,
 )
 from escnn_attn.domains import grid_positions
-from escnn_attn.rotation import sampled_waves
+from escnn_attn.rotation import sampled_wave
 
 from .helpers import POSITIONS, attention_on, cloud, mixed_type, relative
 
@@ -120,7 +120,7 @@ def test_bfloat16_modules_run():
 
 @pytest.mark.parametrize("domain", ["grid", "points"])
 def test_training_after_inference_mode(domain):
-    sampled_waves.cache_clear()
+    sampled_wave.cache_clear()
     module = attention_on("O2")
     t = module.in_type
     x = cloud(t) if domain == "points" else t(torch.randn(1, t.size, 6, 5, dtype=torch.float64))

@@ -17,7 +17,6 @@ from escnn_attn import (
     planar_gspace,
 )
 from escnn_attn.domains import grid_positions
-from escnn_attn.functional import from_coefficients
 from escnn_attn.testing import equivariance_error, transform
 from escnn_attn.tokens import grid_tokens
 
@@ -41,10 +40,10 @@ def test_attention_to_itself_is_self_attention(near, position):
     module = SteerableCrossAttention(t, t, heads=2, position=POSITIONS[position], neighborhood=near).double()
     state = twin.state_dict()
     for name in [n for n in state if n.startswith("project_in")]:
-        value = state.pop(name)
-        parts = value.unflatten(-1, (3, -1))
-        state[name.replace("project_in", "project_query")] = parts[..., 0, :]
-        state[name.replace("project_in", "project_context")] = parts[..., 1:, :].flatten(-2)
+        irrep = twin.project_in.plan.pairs[int(name.split(".")[-1])][1] if "weights" in name else 0
+        parts = state.pop(name).unflatten(-1, (list(twin.copies.values())[irrep], 3, -1))
+        state[name.replace("project_in", "project_query")] = parts[..., 0, :].flatten(-2)
+        state[name.replace("project_in", "project_context")] = parts[..., 1:, :].flatten(-3)
     module.load_state_dict(state)
     for x in (cloud(t), t(torch.randn(2, t.size, 5, 6, dtype=torch.float64))):
         assert relative(module(x, x).tensor, twin(x).tensor) < 1e-12
@@ -229,7 +228,7 @@ def test_weights_reproduce_the_output(near):
     total = weights.sum(-1)  # zero where nothing is in the disc
     assert torch.minimum((total - 1).abs(), total).max() < 1e-12
     mixed = torch.einsum("bhts,bhscr->bhtcr", weights, module._query_key_value(tokens, context)[2])
-    mixed = (mixed * module.gain[:, None, None, None]).permute(4, 0, 2, 1, 3).flatten(3)
-    expected = module.out_layout.merge(module.project_out(from_coefficients(mixed, module.dims, module.copies)))[0].T
+    mixed = (mixed * module.gain[:, None, None, None]).permute(0, 2, 4, 1, 3).flatten(3)
+    expected = module.out_layout.merge(module.project_out((mixed,)))[0].T
     reached = weights.sum(dim=(0, 1, 3)) > 0
     assert relative(module(x, around).tensor[reached], expected[reached]) < 1e-12
