@@ -80,7 +80,14 @@ class SteerableAttention(TokenModule):
         parts = projected[0].unflatten(-1, (count, self.heads, self.channels)).unbind(3)
         return [part.permute(0, 3, 1, 4, 2) for part in parts]
 
+    def prepare(self, tokens: Tokens) -> None:
+        """Leaves with the tokens all that self-attention takes from their positions: the rest can be compiled."""
+        pattern = attention_pattern(self.neighborhood, tokens, tokens, tokens.edges)
+        tokens.shared[self.position] = self._bind(tokens, tokens, pattern)
+
     def _bind(self, query: Tokens, context: Tokens, pattern: AttentionPattern) -> PositionEmbedding:
+        if self.position in query.shared:
+            return query.shared[self.position]
         key = None if query.key is None or context.key is None else (query.key, context.key)
         return self.position.bind(query.positions, context.positions, pattern.distance, key)
 

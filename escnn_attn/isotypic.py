@@ -214,10 +214,12 @@ def _differentiable(plan: LinearPlan, tensors: Features, weights: Sequence[Tenso
     sources = [parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1) for parts in plan.source.blocks(tensors)]
     mapped: dict[int, Tensor] = {}
     for (a, b), weight in zip(plan.pairs, weights, strict=True):
-        mapped[b] = sources[a] @ weight[0]
-        if len(weight) == 2:
-            re, im = sources[a] @ weight[1]
-            mapped[b] = mapped[b] + torch.stack([-im, re])
+        if len(weight) == 1:
+            mapped[b] = sources[a] @ weight[0]
+            continue
+        (re, im), (real, imaginary) = sources[a], weight
+        common = (re + im) @ real
+        mapped[b] = torch.stack([common - im @ (real + imaginary), common + re @ (imaginary - real)])
     if bias is not None and plan.trivial is not None:
         mapped[plan.trivial] = mapped.get(plan.trivial, 0) + bias.expand(1, sources[0].shape[1], -1)
     empty = [sources[0].new_zeros(d, sources[0].shape[1], m) for d, m in zip(plan.target.dims, plan.target.widths, strict=True)]

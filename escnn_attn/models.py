@@ -209,6 +209,10 @@ class SteerableTransformer(EquivariantModule):
                 f"({step} in all): pad them to {fitting}"
             )
 
+    def compile(self, **options: Any) -> None:
+        """Compiles the transformer blocks (see `SteerableStack.compile`)."""
+        self.blocks.compile(**options)
+
     def train(self, mode: bool = True) -> "SteerableTransformer":
         # as in SequentialModule: filters are expanded as constants
         with torch.no_grad():

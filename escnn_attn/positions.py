@@ -111,10 +111,10 @@ class RotaryEmbedding(PositionEmbedding):
         head_type: field type of one head, an even number of spectral fields.
         heads: number of heads.
         wavelengths: shortest and longest $2\pi/|w|$, in the units of the positions (token spacings on a grid); one
-            wavelength a channel pair, evenly spaced in logarithm.
+            wavelength a turned channel pair, evenly spaced in logarithm.
         max_distance: largest distance between two tokens; None takes that of the tokens at hand.
         tolerance: bound on the relative error under continuous rotations.
-        fraction: of the channel pairs that are turned, at least one; the others cost their coefficients instead of samples.
+        fraction: of the channel pairs that are turned, rounded up; the others cost their coefficients instead of samples.
 
     Raises:
         ValueError: for an odd number of channels, wavelengths, distance, tolerance or fraction out of range; in use, if
@@ -127,7 +127,7 @@ class RotaryEmbedding(PositionEmbedding):
         >>> exact = partial(RotaryEmbedding, wavelengths=(4.0, 32.0), tolerance=1e-6)
         >>> attention = SteerableSelfAttention(fourier_type(planar_gspace("SO2"), 16, 2), heads=2, position=exact)
         >>> attention.position.sample_counts(10.0)  # rotations for the shortest to the longest wavelength
-        [36, 24, 20, 16]
+        [36, 16]
     """
 
     initial_gain = 6.0
@@ -141,14 +141,14 @@ class RotaryEmbedding(PositionEmbedding):
         wavelengths: tuple[float, float] = (6.0, 60.0),
         max_distance: float | None = None,
         tolerance: float = 1e-3,
-        fraction: float = 1.0,
+        fraction: float = 0.5,
     ) -> None:
         super().__init__(head_type, heads)
         if self.channels % 2:
             raise ValueError(f"channels are paired: expected an even number of head channels, got {self.channels}")
         if not 0 < fraction <= 1:
             raise ValueError(f"expected a fraction of the channels in (0, 1], got {fraction}")
-        self.radians = spread_radians(wavelengths, max(1, round(fraction * self.channels / 2)))
+        self.radians = spread_radians(wavelengths, math.ceil(fraction * self.channels / 2))
         if tolerance <= 0 or (max_distance is not None and max_distance <= 0):
             raise ValueError(f"expected a positive tolerance and max_distance, got {tolerance} and {max_distance}")
         self.wavelengths, self.max_distance, self.tolerance = tuple(wavelengths), max_distance, tolerance

@@ -1,6 +1,5 @@
 """Tables of the rotary embedding: samples of the group, plane waves on them, and their phases at given positions."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -58,7 +57,7 @@ def sampled_wave(functions: PlanarFunctions, radians: float, index: int, samples
 
 
 def spread_radians(wavelengths: tuple[float, float], count: int) -> list[float]:
-    r"""$|w| = 2\pi$/wavelength of `count` frequencies, evenly spaced in logarithm from the shortest to the longest.
+    r"""$|w| = 2\pi$/wavelength of `count` frequencies, evenly spaced in logarithm from the shortest to the longest; of one, the shortest.
 
     Raises:
         ValueError: if the wavelengths are not positive and in order.
@@ -66,8 +65,7 @@ def spread_radians(wavelengths: tuple[float, float], count: int) -> list[float]:
     shortest, longest = wavelengths
     if not 0 < shortest <= longest:
         raise ValueError(f"expected wavelengths 0 < shortest <= longest, got {wavelengths}")
-    spread = np.geomspace(shortest, longest, count) if count > 1 else np.array([math.sqrt(shortest * longest)])
-    return [float(w) for w in 2 * np.pi / spread]
+    return [float(w) for w in 2 * np.pi / np.geomspace(shortest, longest, count)]
 
 
 def turned_waves(gspace: GSpace2D, elements: list[GroupElement], radians: Sequence[float], first: int = 0) -> Tensor:

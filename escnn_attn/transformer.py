@@ -1,12 +1,17 @@
 """Pre-norm residual blocks and stacks of them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import nn
 
+from escnn_attn.attention import SteerableSelfAttention
 from escnn_attn.base import TokenModule
 from escnn_attn.dropout import DropPath
+from escnn_attn.functional import Features
 from escnn_attn.norm import SteerableRMSNorm
 from escnn_attn.tokens import Tokens
 
@@ -87,8 +92,28 @@ class SteerableStack(TokenModule):
                 raise TypeError(f"{type(layer).__name__} takes {layer.in_type}, but the layer before gives {before.out_type}")
         super().__init__(modules[0].in_type, modules[-1].out_type)
         self.layers = nn.ModuleList(modules)
+        self._compiled: Callable[[Tokens], Features] | None = None
+
+    def compile(self, **options: Any) -> None:
+        """Compiles the layers, on tokens, into one graph for any number of tokens; `options` are those of `torch.compile`.
+
+        What depends on positions alone is computed outside the graph. Attention in neighbourhoods and along edges breaks it.
+        """
+        self._compiled = torch.compile(lambda tokens: self._run(tokens).features, **{"dynamic": True, **options})
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
+        if self._compiled is None:
+            return self._run(tokens)
+        own = replace(tokens, shared={})
+        for module in self.modules():
+            if isinstance(module, SteerableSelfAttention):
+                module.prepare(own)
+        return tokens.with_features(self._compiled(own))
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_compiled": None}  # a copy is compiled anew
+
+    def _run(self, tokens: Tokens) -> Tokens:
         for layer in self.layers:
             assert isinstance(layer, TokenModule)
             tokens = layer.forward_tokens(tokens)

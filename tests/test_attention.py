@@ -194,7 +194,7 @@ def test_second_derivatives_agree_with_the_math_backend():
 def test_memory_of_rotary_attention_is_linear():
     """No tensor of tokens² is saved for the gradient."""
     t = fourier_type(planar_gspace("SO2"), 2, 1)
-    module = SteerableSelfAttention(t, heads=1)
+    module = SteerableSelfAttention(t, heads=1, position=partial(RotaryEmbedding, wavelengths=(18.0, 60.0)))
     sizes = []
 
     def saved(tensor):
