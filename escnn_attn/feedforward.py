@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from escnn_attn.base import TokenModule
 from escnn_attn.fields import IsotypicLayout, Multiplicities, max_frequency, spectral_type
-from escnn_attn.functional import Features, analyze, invariants, product_of_halves, synthesize
+from escnn_attn.functional import Features, invariants, pointwise, product_of_halves
 from escnn_attn.linear import IsotypicLinear
 from escnn_attn.sampling import Constant, aliasing, group_samples, nonlinearity_samples, synthesis_matrix
 from escnn_attn.tokens import Tokens
@@ -47,15 +47,16 @@ class FunctionFeedForward(TokenModule):
 
     @abstractmethod
     def activate(self, values: Tensor) -> Tensor:
-        """Values (b, t, n, factors·c) on n samples, to (b, t, n, c)."""
+        """Values (…, n, factors·c) on n samples, to (…, n, c)."""
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         (coefficients,) = self.project_in(tokens.features)
         # scaled so that values have the variance of coefficients, whatever the number of samples
         samples, size = self.matrix.value.shape
         scale = (samples / size) ** 0.5
-        values = self.activate(synthesize(coefficients, self.matrix.value * scale))
-        return tokens.with_features(self.project_out((analyze(values, self.matrix.value / scale),)))
+        matrix = self.matrix.value
+        hidden = pointwise(coefficients, matrix * scale, matrix.mT / scale, self.activate)
+        return tokens.with_features(self.project_out((hidden,)))
 
     def extra_repr(self) -> str:
         return f"in_type={self.in_type}, hidden={self.channels}, samples={self.matrix.value.shape[0]}"

@@ -4,6 +4,7 @@ Axes: `b` batch, `t` query token, `s` key token, `h` head, `c` channel, `r` coef
 sample of the group, `d` component of an irrep, `m` copy of an irrep (multiplicity), `f` rotary frequency.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Features = tuple[Tensor, ...]
+Activation = Callable[[Tensor], Tensor]
 
 
 def rms_norm(features: Features, gains: Features, eps: float) -> Features:
@@ -65,14 +67,52 @@ class RMSNorm(torch.autograd.Function):
         return None, *by_feature, *by_gain
 
 
-def synthesize(coefficients: Tensor, matrix: Tensor) -> Tensor:
-    r"""Values on the samples, $A \hat f$: (b, t, r, c) to (b, t, n, c) for a synthesis matrix (n, r)."""
-    return matrix.to(coefficients.dtype) @ coefficients
+#: values on samples that `pointwise` holds at a time: few enough to stay in the cache
+CHUNK = 2**19
 
 
-def analyze(samples: Tensor, matrix: Tensor) -> Tensor:
-    r"""Projection onto the band-limited functions, $A^\top f$: (b, t, n, c) to (b, t, r, c) for a synthesis matrix (n, r)."""
-    return matrix.mT.to(samples.dtype) @ samples
+def pointwise(coefficients: Tensor, synthesis: Tensor, analysis: Tensor, activate: Activation) -> Tensor:
+    r"""$A'\,\phi(A \hat f)$: a map of functions on the group, on samples of them, and back to coefficients.
+
+    A few tokens at a time, and computed again for the gradient: the values on the samples are never kept.
+
+    Args:
+        coefficients: (b, t, r, c).
+        synthesis: the matrix $A$, (n, r).
+        analysis: the matrix $A'$, (r, n).
+        activate: $\phi$, of values (…, n, c) to (…, n, c').
+    """
+    synthesis, analysis = synthesis.to(coefficients.dtype), analysis.to(coefficients.dtype)
+    if torch.compiler.is_compiling():
+        return analysis @ activate(synthesis @ coefficients)
+    flat = Pointwise.apply(coefficients.flatten(0, 1), synthesis, analysis, activate)
+    return flat.unflatten(0, coefficients.shape[:2])
+
+
+class Pointwise(torch.autograd.Function):
+    """`pointwise` of (t, r, c)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, synthesis: Tensor, analysis: Tensor, activate: Activation) -> Tensor:
+        ctx.save_for_backward(x, synthesis, analysis)
+        ctx.activate = activate
+        parts = x.split(max(1, CHUNK // max(1, len(synthesis) * x.shape[2])))
+        return torch.cat([analysis @ activate(synthesis @ part) for part in parts])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        x, synthesis, analysis = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for a gradient of this gradient
+            out = analysis @ ctx.activate(synthesis @ x)
+            return *torch.autograd.grad(out, x, grad, create_graph=True), None, None, None
+        size = max(1, CHUNK // max(1, len(synthesis) * x.shape[2]))
+        by_x = torch.empty_like(x)
+        for part, of_part, to in zip(x.split(size), grad.split(size), by_x.split(size), strict=True):
+            values = (synthesis @ part).requires_grad_()
+            with torch.enable_grad():
+                (by_values,) = torch.autograd.grad(ctx.activate(values), values, analysis.mT @ of_part)
+            torch.matmul(synthesis.mT, by_values, out=to)
+        return by_x, None, None, None
 
 
 class ProductOfHalves(torch.autograd.Function):

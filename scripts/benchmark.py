@@ -1,7 +1,12 @@
-"""Ratios of our transformer block to others, timed in turn in one run: python scripts/benchmark.py [--threads 2] [--group O2] …"""
+"""Our transformer block beside others: python scripts/benchmark.py [--compile] [--tokens 196 --batch 4 --width 448] [--growth] …
+
+Times are ratios of two systems, timed in turn in one run, with half the distance of the quartiles; FLOPs are of a forward and
+a backward pass, counted with attention that is not fused; memory and set-up are of a process for each system.
+"""
 
 import argparse
 import json
+import math
 import os
 import platform
 from dataclasses import replace
@@ -9,37 +14,51 @@ from pathlib import Path
 
 import torch
 
-from escnn_attn.benchmarks.blocks import SYSTEMS, Setting, compare
+from escnn_attn.benchmarks.blocks import COMPILED, PAIRS, Setting
+from escnn_attn.benchmarks.tables import costs, growth, ratios
 from escnn_attn.training.cache import write_aside
 
 SETTINGS = (Setting(), Setting(side=28, batch=1), Setting(side=8, batch=16, width=224))
 
 
 def main() -> None:
+    options = parsed()
+    torch.set_num_threads(options.threads)
+    report: dict = {
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "torch": torch.__version__,
+        },
+        "options": {k: str(v) for k, v in vars(options).items()},
+    }
+    if options.growth:
+        report["growth"] = growth(options.growth, options.threads)
+    else:
+        settings = [replace(s, group=options.group, dtype=options.dtype) for s in SETTINGS]
+        if options.tokens:
+            side = math.isqrt(options.tokens)
+            settings = [replace(settings[0], side=side, batch=options.batch, width=options.width)]
+        report["ratios"] = ratios(settings, COMPILED if options.compile else PAIRS, options.rounds)
+        if not options.compile:
+            report["costs"] = costs(settings[0], options.threads)
+    if options.output:
+        write_aside(options.output, lambda aside: aside.write_text(json.dumps(report, indent=1)))
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--group", default="SO2")
+    parser.add_argument("--group", default="SO2", help="SO2 or O2")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--compile", action="store_true", help="our systems through torch.compile")
+    parser.add_argument("--tokens", type=int, help="one setting instead of three: a square number")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--width", type=int, default=448)
+    parser.add_argument("--growth", type=Path, help="measure time and memory against tokens instead, and draw them here")
     parser.add_argument("--output", type=Path, help="a JSON file for the figures and the machine")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    rows = []
-    for name in SYSTEMS:
-        for setting in (replace(s, group=options.group) for s in SETTINGS):
-            row = compare(name, setting, options.rounds)
-            rows.append({"systems": name, "tokens": setting.side**2, "batch": setting.batch, "width": setting.width, **row})
-            times = ", ".join(
-                f"{what} {row[what]:.2f} ± {row[f'{what}, spread'] / 2:.2f}" for what in ("forward and backward", "forward")
-            )
-            print(
-                f"{name}: {setting.side**2} tokens, batch {setting.batch}, width {setting.width}: {times}; "
-                f"FLOPs {row['flops']:.2f}, parameters {row['parameters']:.2f}",
-                flush=True,
-            )
-    if options.output:
-        machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
-        report = {"machine": machine, "options": {k: str(v) for k, v in vars(options).items()}, "rows": rows}
-        write_aside(options.output, lambda aside: aside.write_text(json.dumps(report, indent=1)))
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
-"""Transformer blocks side by side: ours, torch's, and one built of escnn's own modules."""
+"""Transformer blocks side by side: ours, torch's, one built of escnn's own modules, and one of pairwise kernels."""
 
-import statistics
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import escnn.nn
@@ -11,16 +9,19 @@ import torch
 import torch.nn.functional as F
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from escnn_attn.attention import SteerableSelfAttention
+from escnn_attn.base import TokenModule
+from escnn_attn.benchmarks.pairwise import pairwise_attention
 from escnn_attn.blocks import steerable_block
 from escnn_attn.feedforward import BilinearFeedForward
 from escnn_attn.fields import fourier_type, planar_gspace
 from escnn_attn.positions import NoPosition
-from escnn_attn.tokens import grid_tokens
+from escnn_attn.tokens import Tokens, grid_tokens
+from escnn_attn.transformer import SteerableStack, SteerableTransformerBlock
 
 Run = Callable[[], Tensor]
+System = tuple[nn.Module, Run]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Setting:
         expansion: width of the hidden layer of the feed-forward, relative to `width`.
         side: tokens are side × side.
         batch: samples.
+        dtype: name of the floating-point type.
     """
 
     group: str = "SO2"
@@ -44,6 +46,7 @@ class Setting:
     expansion: int = 4
     side: int = 14
     batch: int = 4
+    dtype: str = "float32"
 
     @property
     def field_type(self) -> FieldType:
@@ -54,7 +57,18 @@ class Setting:
         return fourier_type(gspace, self.width // size, self.max_frequency)
 
     def image(self) -> Tensor:
-        return torch.randn(self.batch, self.width, self.side, self.side, requires_grad=True)
+        return torch.randn(self.batch, self.width, self.side, self.side, dtype=getattr(torch, self.dtype), requires_grad=True)
+
+    def tokens(self) -> Tensor:
+        """What a plain transformer takes, (b, t, width)."""
+        return self.image().detach().flatten(2).mT.contiguous().requires_grad_()
+
+
+class PairwiseAttention(SteerableSelfAttention):
+    """Self-attention with a steerable kernel for each pair of tokens."""
+
+    def forward_tokens(self, tokens: Tokens) -> Tokens:
+        return pairwise_attention(self, tokens)
 
 
 class EscnnBlock(nn.Module):
@@ -80,95 +94,84 @@ class EscnnBlock(nn.Module):
         return x + self.narrow(self.pointwise(self.widen(self.norms[1](x))))
 
 
-def steerable(setting: Setting, part: str = "block", **options: object) -> tuple[nn.Module, Run]:
+def steerable(
+    setting: Setting, part: str = "block", compiled: bool = False, group: str | None = None, **options: object
+) -> System:
     """Our block (or its `"attention"` alone) on tokens, and its forward pass; options are those of `steerable_block`."""
+    setting = setting if group is None else replace(setting, group=group)
     feedforward = partial(BilinearFeedForward, expansion=setting.expansion)
     block = steerable_block(setting.field_type, heads=setting.heads, **{"feedforward": feedforward, **options})  # pyright: ignore
-    module = block if part == "block" else block.attention
-    tokens = grid_tokens(setting.image(), block.in_layout)
+    return _on_tokens(SteerableStack([block if part == "block" else block.attention]), setting, compiled)  # pyright: ignore
+
+
+def pairwise(setting: Setting) -> System:
+    """Our block with attention by pairwise kernels."""
+    t = setting.field_type
+    attention = PairwiseAttention(t, heads=setting.heads)
+    return _on_tokens(SteerableTransformerBlock(attention, BilinearFeedForward(t, setting.expansion)), setting)
+
+
+def _on_tokens(module: TokenModule, setting: Setting, compiled: bool = False) -> System:
+    module = module.to(getattr(torch, setting.dtype))
+    if compiled:
+        module.compile(fullgraph=True)
+    tokens = grid_tokens(setting.image(), module.in_layout)
     leaves = tuple(f.detach().requires_grad_() for f in tokens.features)
 
     def run() -> Tensor:
-        out = module.forward_tokens(tokens.with_features(leaves))  # pyright: ignore
-        return torch.cat([f.flatten() for f in out.features])
+        out = module.forward_tokens(tokens.with_features(leaves))
+        return torch.stack([f.sum() for f in out.features])
 
     return module, run
 
 
-def plain(setting: Setting) -> tuple[nn.Module, Run]:
+def plain(setting: Setting, compiled: bool = False) -> System:
     """torch's pre-norm encoder layer."""
-    width = setting.width
+    width, dtype = setting.width, getattr(torch, setting.dtype)
     layer = nn.TransformerEncoderLayer(
-        width, setting.heads, setting.expansion * width, 0.0, "gelu", batch_first=True, norm_first=True
+        width, setting.heads, setting.expansion * width, 0.0, "gelu", batch_first=True, norm_first=True, dtype=dtype
     )
-    x = setting.image().detach().flatten(2).mT.contiguous().requires_grad_()
+    if compiled:
+        layer.compile()
+    x = setting.tokens()
     return layer, lambda: layer(x)
 
 
-def plain_attention(setting: Setting) -> tuple[nn.Module, Run]:
+def plain_attention(setting: Setting) -> System:
     """torch's multi-head attention."""
-    layer = nn.MultiheadAttention(setting.width, setting.heads, batch_first=True)
-    x = setting.image().detach().flatten(2).mT.contiguous().requires_grad_()
+    layer = nn.MultiheadAttention(setting.width, setting.heads, batch_first=True, dtype=getattr(torch, setting.dtype))
+    x = setting.tokens()
     return layer, lambda: layer(x, x, x, need_weights=False)[0]
 
 
-def of_escnn(setting: Setting) -> tuple[nn.Module, Run]:
+def of_escnn(setting: Setting) -> System:
     """The block of escnn's modules, without positions."""
-    block, x = EscnnBlock(setting), setting.image()
+    block, x = EscnnBlock(setting).to(getattr(torch, setting.dtype)), setting.image()
     return block, lambda: block(GeometricTensor(x, block.t)).tensor
 
 
-SYSTEMS: dict[str, tuple[Callable[..., tuple[nn.Module, Run]], Callable[..., tuple[nn.Module, Run]]]] = {
-    "block / torch encoder layer": (steerable, plain),
-    "attention / torch attention": (partial(steerable, part="attention"), plain_attention),
-    "block without position / of escnn": (partial(steerable, position=NoPosition), of_escnn),
-    "block with escnn / torch": (of_escnn, plain),
+blind = partial(steerable, position=NoPosition)
+attention = partial(steerable, part="attention")
+#: what is divided by what
+PAIRS: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], System]]] = {
+    "block / torch's encoder layer": (steerable, plain),
+    "attention / torch's attention": (attention, plain_attention),
+    "block without position / block of escnn's modules": (blind, of_escnn),
+    "block of escnn's modules / torch's encoder layer": (of_escnn, plain),
+    "block of O(2) / of SO(2)": (partial(steerable, group="O2"), partial(steerable, group="SO2")),
 }
-
-
-def compare(name: str, setting: Setting, rounds: int = 9) -> dict[str, float]:
-    """Medians of the ratio of two systems of `SYSTEMS`, timed in turn, with their quartiles; and of parameters and FLOPs.
-
-    Args:
-        name: of the pair.
-        setting: what is measured.
-        rounds: times each is run, after one to warm up.
-    """
-    torch.manual_seed(0)
-    (ours, run), (theirs, other) = (make(setting) for make in SYSTEMS[name])
-    row: dict[str, float] = {"parameters": _count(ours) / _count(theirs), "flops": _flops(run) / _flops(other)}
-    for what, step in (("forward and backward", _train), ("forward", _forward)):
-        ratios = []
-        for index in range(rounds + 1):
-            first, second = _seconds(partial(step, run)), _seconds(partial(step, other))
-            if index:
-                ratios.append(first / second)
-        low, row[what], high = statistics.quantiles(ratios, n=4)
-        row[f"{what}, spread"] = high - low
-    return row
-
-
-def _train(run: Run) -> None:
-    run().sum().backward()
-
-
-def _forward(run: Run) -> None:
-    with torch.no_grad():
-        run()
-
-
-def _seconds(step: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
-def _count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def _flops(run: Run) -> int:
-    """Multiplications and additions of a forward and a backward pass in train mode (the counter sees no fused attention)."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        run().sum().backward()
-    return counter.get_total_flops()
+#: the same, the first one compiled
+COMPILED: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], System]]] = {
+    "compiled block / torch's encoder layer": (partial(steerable, compiled=True), plain),
+    "compiled torch's encoder layer / eager": (partial(plain, compiled=True), plain),
+    "compiled attention / torch's attention": (partial(attention, compiled=True), plain_attention),
+    "compiled block without position / block of escnn's modules": (partial(blind, compiled=True), of_escnn),
+}
+#: systems whose memory and set-up are measured
+SYSTEMS: dict[str, Callable[[Setting], System]] = {
+    "block": steerable,
+    "torch's encoder layer": plain,
+    "block without position": blind,
+    "block of escnn's modules": of_escnn,
+    "block of pairwise kernels": pairwise,
+}

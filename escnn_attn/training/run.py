@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from escnn_attn.memory import keep_freed_memory
 from escnn_attn.training.base import DataModule, Learner, load_learner
 from escnn_attn.training.cache import write_aside
 from escnn_attn.training.report import describe, draw
@@ -36,10 +37,13 @@ def train(config: DictConfig) -> dict[str, Any]:
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
+    keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     datamodule: DataModule = instantiate(config.data)
     learner: Learner = instantiate(config.module, _recursive_=False, _convert_="all", test_sets=list(datamodule.test_sets))
+    if config.compile:
+        learner.model.compile()
     trainer: pl.Trainer = instantiate(config.trainer)
     minutes = _fit(trainer, learner, datamodule, config.ckpt_path)
     results = {

@@ -1,0 +1,72 @@
+"""Rotary attention by explicit pairwise steerable kernels: what the fused form avoids."""
+
+import numpy as np
+import torch
+from scipy.special import jv
+from torch import Tensor
+
+from escnn_attn.attention import SteerableSelfAttention
+from escnn_attn.positions import RotaryEmbedding
+from escnn_attn.rotation import GOLDEN_ANGLE
+from escnn_attn.tokens import Tokens
+
+
+def pairwise_attention(module: SteerableSelfAttention, tokens: Tokens) -> Tokens:
+    r"""Self-attention on SO(2) with a steerable kernel for each pair of tokens: time and memory grow with tokens².
+
+    In circular harmonics the rotary logit is $\mathrm{Re} \sum_{m,m'} \bar q_m\,\kappa_{m-m'}(x_j - x_i)\,k_{m'}$, with
+    kernels $\kappa_n(x) = i^n J_n(|w||x|)\,e^{in(\alpha - \varphi)}$, $\varphi$ the angle of x and $\alpha$ that of w
+    (Jacobi–Anger), and values are turned alike. The parameters, and up to its tolerance the result, are those of `module`.
+
+    Args:
+        module: with rotary positions, on SO(2).
+        tokens: at positions that all samples share.
+    """
+    embedding = module.position
+    assert isinstance(embedding, RotaryEmbedding)
+    limit, pairs = embedding.max_frequency, module.channels // 2
+    coefficients = module.project_in(tokens.features)[0].unflatten(-1, (3, module.heads, 2, pairs))
+    q, k, v = (torch.complex(*part) for part in coefficients.permute(3, 5, 0, 4, 6, 1, 2))  # b h f t r
+    basis = _harmonics(limit).to(q)
+    q, k, v = q @ basis.mT, k @ basis.mT, v @ basis.mT  # coefficients of e^{img}, m = -limit … limit
+    kernels = [_kernels(tokens.positions[0], limit, w, f) for f, w in enumerate(embedding.radians)]
+    kernels += [_kernels(tokens.positions[0], limit, 0.0, 0)] * (pairs - len(kernels))
+    orders = range(2 * limit + 1)
+    logits = sum(
+        (q[:, :, f, :, m].conj()[..., None] * kernels[f][m - n + 2 * limit] * k[:, :, f, :, n][..., None, :]).real
+        for f in range(pairs)
+        for m in orders
+        for n in orders
+    )
+    weights = (logits * module.scale).softmax(dim=-1)
+    turned = [
+        [sum((weights * kernels[f][m - n + 2 * limit]) @ v[:, :, f, :, n, None] for n in orders) for m in orders]
+        for f in range(pairs)
+    ]
+    out = torch.stack([torch.stack([torch.as_tensor(part) for part in parts]) for parts in turned])  # f m b h t 1
+    functions = out.squeeze(-1).permute(2, 4, 1, 3, 0) * module.gain[:, None]  # b t m h f
+    real = torch.einsum("mr,btmhf->btrhf", basis.conj(), functions)
+    features = module.project_out((torch.stack([real.real, real.imag], dim=4).flatten(3),))
+    return tokens.with_features(features)
+
+
+def _harmonics(limit: int) -> Tensor:
+    """The unitary matrix from escnn's real coefficients of functions on SO(2) to those of e^{img}, (2L+1, 2L+1)."""
+    matrix = torch.zeros(2 * limit + 1, 2 * limit + 1, dtype=torch.complex128)
+    matrix[limit, 0] = 1
+    for m in range(1, limit + 1):
+        for sign in (1, -1):
+            matrix[limit + sign * m, 2 * m - 1] = 0.5**0.5
+            matrix[limit + sign * m, 2 * m] = -sign * 1j * 0.5**0.5
+    return matrix
+
+
+def _kernels(positions: Tensor, limit: int, radians: float, index: int) -> list[Tensor]:
+    r"""$\kappa_n(x_j - x_i)$ for n = -2L … 2L, each (t, t)."""
+    x = positions.double().numpy()
+    offset = x[None] - x[:, None]
+    distance, angle = np.hypot(offset[..., 0], offset[..., 1]), np.arctan2(offset[..., 1], offset[..., 0])
+    turn = GOLDEN_ANGLE * index - angle
+    orders = range(-2 * limit, 2 * limit + 1)
+    dtype = torch.promote_types(positions.dtype, torch.complex64)
+    return [torch.from_numpy(1j**n * jv(n, radians * distance) * np.exp(1j * n * turn)).to(dtype) for n in orders]
