@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.special import jv
 from torch import Tensor
 
@@ -31,20 +32,19 @@ def pairwise_attention(module: SteerableSelfAttention, tokens: Tokens) -> Tokens
     q, k, v = q @ basis.mT, k @ basis.mT, v @ basis.mT  # coefficients of e^{img}, m = -limit … limit
     kernels = [_kernels(tokens.positions[0], limit, w, f) for f, w in enumerate(embedding.radians)]
     kernels += [_kernels(tokens.positions[0], limit, 0.0, 0)] * (pairs - len(kernels))
-    orders = range(2 * limit + 1)
-    logits = sum(
-        (q[:, :, f, :, m].conj()[..., None] * kernels[f][m - n + 2 * limit] * k[:, :, f, :, n][..., None, :]).real
-        for f in range(pairs)
-        for m in orders
-        for n in orders
-    )
+    logits, size = torch.zeros(()), 2 * limit + 1
+    for f in range(pairs):
+        for n, kernel in kernels[f].items():
+            a, b = slice(max(0, n), size + min(0, n)), slice(max(0, -n), size - max(0, n))  # m and m' = m - n
+            logits = logits + (kernel * (q[:, :, f, :, a].conj() @ k[:, :, f, :, b].mT)).real
     weights = (logits * module.scale).softmax(dim=-1)
-    turned = [
-        [sum((weights * kernels[f][m - n + 2 * limit]) @ v[:, :, f, :, n, None] for n in orders) for m in orders]
-        for f in range(pairs)
-    ]
-    out = torch.stack([torch.stack([torch.as_tensor(part) for part in parts]) for parts in turned])  # f m b h t 1
-    functions = out.squeeze(-1).permute(2, 4, 1, 3, 0) * module.gain[:, None]  # b t m h f
+    turned = []
+    for f in range(pairs):
+        by_order = [(weights * kernel) @ F.pad(v[:, :, f], (2 * limit, 2 * limit)) for kernel in kernels[f].values()]
+        shifted = [x[..., 4 * limit - i : 4 * limit - i + size] for i, x in enumerate(by_order)]
+        turned.append(torch.stack(shifted).sum(dim=0))
+    out = torch.stack(turned)  # f b h t m
+    functions = out.permute(1, 3, 4, 2, 0) * module.gain[:, None]  # b t m h f
     real = torch.einsum("mr,btmhf->btrhf", basis.conj(), functions)
     features = module.project_out((torch.stack([real.real, real.imag], dim=4).flatten(3),))
     return tokens.with_features(features)
@@ -61,7 +61,7 @@ def _harmonics(limit: int) -> Tensor:
     return matrix
 
 
-def _kernels(positions: Tensor, limit: int, radians: float, index: int) -> list[Tensor]:
+def _kernels(positions: Tensor, limit: int, radians: float, index: int) -> dict[int, Tensor]:
     r"""$\kappa_n(x_j - x_i)$ for n = -2L … 2L, each (t, t)."""
     x = positions.double().numpy()
     offset = x[None] - x[:, None]
@@ -69,4 +69,4 @@ def _kernels(positions: Tensor, limit: int, radians: float, index: int) -> list[
     turn = GOLDEN_ANGLE * index - angle
     orders = range(-2 * limit, 2 * limit + 1)
     dtype = torch.promote_types(positions.dtype, torch.complex64)
-    return [torch.from_numpy(1j**n * jv(n, radians * distance) * np.exp(1j * n * turn)).to(dtype) for n in orders]
+    return {n: torch.from_numpy(1j**n * jv(n, radians * distance) * np.exp(1j * n * turn)).to(dtype) for n in orders}
