@@ -96,8 +96,15 @@ class Pointwise(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, synthesis: Tensor, analysis: Tensor, activate: Activation) -> Tensor:
         ctx.save_for_backward(x, synthesis, analysis)
         ctx.activate = activate
-        parts = x.split(max(1, CHUNK // max(1, len(synthesis) * x.shape[2])))
-        return torch.cat([analysis @ activate(synthesis @ part) for part in parts])
+        size = max(1, CHUNK // max(1, len(synthesis) * x.shape[2]))
+        out = None
+        for start in range(0, max(1, len(x)), size):
+            values = activate(synthesis @ x[start : start + size])
+            if out is None:
+                out = x.new_empty(len(x), len(analysis), values.shape[-1])
+            torch.matmul(analysis, values, out=out[start : start + size])
+        assert out is not None
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:

@@ -69,7 +69,7 @@ def plot_growth(found: dict[str, dict[int, dict[str, float]]], path: Path) -> No
             axis.loglog(list(rows), [row[what] / unit for row in rows.values()], marker="o", label=system)
         axis.set(xlabel="tokens", ylabel=f"{label}, forward and backward")
         axis.grid(alpha=0.3, which="both")
-    axes[0].legend()
+    axes[0].legend(loc="lower right")
     save(figure, path)
 
 
