@@ -9,13 +9,13 @@ from escnn_attn.feedforward import BilinearFeedForward, FourierFeedForward, Gate
 from escnn_attn.fields import IsotypicLayout, field_type, fourier_type, planar_gspace
 from escnn_attn.group_attention import GroupSelfAttention, LiftingSelfAttention
 from escnn_attn.linear import SteerableLinear
-from escnn_attn.blocks import steerable_block
+from escnn_attn.blocks import group_block, steerable_block
 from escnn_attn.models import SteerableTransformer
 from escnn_attn.neighborhoods import Disc, KNearest, Neighborhood
 from escnn_attn.norm import SteerableRMSNorm
 from escnn_attn.pooling import InvariantPooling
 from escnn_attn.positions import NoPosition, PositionEmbedding, QueryKeyRotaryEmbedding, RotaryEmbedding
-from escnn_attn.stems import convolution_stem
+from escnn_attn.stems import convolution_stem, lifting_stem
 from escnn_attn.tokens import Tokens
 from escnn_attn.transformer import SteerableStack, SteerableTransformerBlock
 from escnn_attn.version import __version__
@@ -52,6 +52,8 @@ __all__ = [
     "convolution_stem",
     "field_type",
     "fourier_type",
+    "group_block",
+    "lifting_stem",
     "planar_gspace",
     "steerable_block",
     "testing",

@@ -1,4 +1,4 @@
-"""Blocks of transformers, built of a type and plain numbers."""
+"""Blocks of transformers, built of a type and plain numbers: what networks take as `block`."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,8 @@ from escnn.nn import FieldType
 
 from escnn_attn.attention import SteerableSelfAttention
 from escnn_attn.base import TokenModule
-from escnn_attn.feedforward import BilinearFeedForward
+from escnn_attn.feedforward import BilinearFeedForward, FourierFeedForward
+from escnn_attn.group_attention import GroupSelfAttention
 from escnn_attn.heads import Position
 from escnn_attn.neighborhoods import Neighborhood
 from escnn_attn.positions import RotaryEmbedding
@@ -41,4 +42,30 @@ def steerable_block(
         2
     """
     attention = SteerableSelfAttention(field_type, heads=heads, position=position, neighborhood=neighborhood, dropout=dropout)
+    return SteerableTransformerBlock(attention, feedforward(field_type), drop_path=drop_path)
+
+
+def group_block(
+    field_type: FieldType,
+    *,
+    heads: int = 4,
+    feedforward: Callable[[FieldType], TokenModule] = FourierFeedForward,
+    neighborhood: Neighborhood | None = None,
+    drop_path: float = 0.0,
+) -> SteerableTransformerBlock:
+    """A pre-norm block of group self-attention (Romero & Cordonnier, 2021) and the given feed-forward layer.
+
+    Args:
+        field_type: of the tokens, copies of the regular representation of a finite group.
+        heads: number of heads.
+        feedforward: makes the feed-forward layer of the type.
+        neighborhood: the tokens that a token attends to; None for all.
+        drop_path: probability of skipping a branch, for each sample.
+
+    Example:
+        >>> from escnn_attn import fourier_type, group_block, planar_gspace
+        >>> group_block(fourier_type(planar_gspace("C4"), 4), heads=2).attention.heads
+        2
+    """
+    attention = GroupSelfAttention(field_type, heads=heads, neighborhood=neighborhood)
     return SteerableTransformerBlock(attention, feedforward(field_type), drop_path=drop_path)

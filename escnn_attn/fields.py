@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from escnn_attn.sampling import Constant, IrrepId, band_limit, band_limited_irreps
 
 Multiplicities = Mapping[IrrepId, int]
+Fields = FieldType | Mapping[str, int] | int
 
 
 def planar_gspace(name: str) -> GSpace2D:
@@ -127,6 +128,15 @@ def field_type(gspace: GSpace, *, scalars: int = 0, vectors: int = 0) -> FieldTy
     if scalars < 0 or vectors < 0 or scalars + vectors == 0:
         raise ValueError(f"expected scalars or vectors, got {scalars} and {vectors}")
     return FieldType(gspace, [gspace.trivial_repr] * scalars + [gspace.basespace_action] * vectors)
+
+
+def as_field_type(gspace: GSpace, fields: Fields) -> FieldType:
+    """A field type from what configurations hold: a number of scalars, the arguments of `field_type`, or the type itself."""
+    if isinstance(fields, FieldType):
+        if fields.gspace != gspace:
+            raise TypeError(f"expected a field type on {gspace}, got one on {fields.gspace}")
+        return fields
+    return field_type(gspace, **({"scalars": fields} if isinstance(fields, int) else fields))
 
 
 class IsotypicLayout(nn.Module):

@@ -1,7 +1,7 @@
 """Whole networks, built from plain numbers and names."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import escnn.nn
@@ -15,7 +15,7 @@ from escnn_attn.base import TokenModule
 from escnn_attn.blocks import steerable_block
 from escnn_attn.compat import one_state_dict
 from escnn_attn.domains import Domain, disc_window, domain_of
-from escnn_attn.fields import field_type, fourier_type, planar_gspace, require_planar
+from escnn_attn.fields import Fields, as_field_type, fourier_type, planar_gspace, require_planar
 from escnn_attn.linear import SteerableLinear
 from escnn_attn.norm import SteerableRMSNorm
 from escnn_attn.pooling import InvariantPooling
@@ -23,8 +23,6 @@ from escnn_attn.stems import convolution_stem
 from escnn_attn.testing import assert_equivariant, stated_tolerance
 from escnn_attn.tokens import Tokens, disc_tokens, require_mask, require_type, require_weights, to_tokens
 from escnn_attn.transformer import SteerableStack
-
-Fields = FieldType | Mapping[str, int] | int
 
 
 class SteerableTransformer(EquivariantModule):
@@ -89,7 +87,7 @@ class SteerableTransformer(EquivariantModule):
         gspace = planar_gspace(group) if isinstance(group, str) else group
         token_type = fourier_type(gspace, channels, max_frequency if gspace.fibergroup.continuous else None)
         require_planar(token_type)
-        self.in_type = _fields(gspace, in_type)
+        self.in_type = as_field_type(gspace, in_type)
         self.stem = (stem or convolution_stem)(self.in_type, token_type)
         blocks = [(block or steerable_block)(token_type) for _ in range(depth)]
         self.blocks = SteerableStack([*blocks, SteerableRMSNorm(token_type)])
@@ -101,7 +99,7 @@ class SteerableTransformer(EquivariantModule):
             self.out_type = FieldType(self.pool.out_type.gspace, [self.pool.out_type.gspace.trivial_repr] * out_type)
         else:
             self.pool = None
-            self.readout = SteerableLinear(token_type, _fields(gspace, out_type))
+            self.readout = SteerableLinear(token_type, as_field_type(gspace, out_type))
             self.out_type = self.readout.out_type
         one_state_dict(self)
 
@@ -185,7 +183,9 @@ class SteerableTransformer(EquivariantModule):
     @property
     def _step(self) -> int:
         """Pixels from token to token: the product of the strides of the stem."""
-        strides = (m.stride for m in self.stem.modules() if isinstance(m, escnn.nn.R2Conv))
+        strides = (
+            m.stride for m in self.stem.modules() if isinstance(m, escnn.nn.R2Conv | escnn.nn.PointwiseAvgPoolAntialiased)
+        )
         return math.prod(s if isinstance(s, int) else s[0] for s in strides)
 
     def _at_tokens(self, of_pixels: Tensor, height: int, width: int) -> Tensor:
@@ -241,12 +241,3 @@ class SteerableTransformer(EquivariantModule):
         if not isinstance(self.stem, TokenModule):
             return errors
         return errors + assert_equivariant(self, domain="points", tolerance=max(rtol, 10 * stated_tolerance(self)))
-
-
-def _fields(gspace: GSpace, fields: Fields) -> FieldType:
-    """A field type from what configurations hold."""
-    if isinstance(fields, FieldType):
-        if fields.gspace != gspace:
-            raise TypeError(f"expected a field type on {gspace}, got one on {fields.gspace}")
-        return fields
-    return field_type(gspace, **({"scalars": fields} if isinstance(fields, int) else fields))

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import escnn.nn
 from escnn.nn import EquivariantModule, FieldType
 
-from escnn_attn.fields import max_frequency
+from escnn_attn.fields import field_type, max_frequency
+from escnn_attn.group_attention import LiftingSelfAttention
+from escnn_attn.neighborhoods import Neighborhood
 from escnn_attn.norm import SteerableRMSNorm
 
 
@@ -55,9 +57,46 @@ def convolution_stem(
     return escnn.nn.SequentialModule(*layers)
 
 
-def _pointwise(field_type: FieldType) -> EquivariantModule:
-    group, limit = field_type.fibergroup, max_frequency(field_type)
+def lifting_stem(
+    in_type: FieldType,
+    out_type: FieldType,
+    *,
+    hidden_channels: int = 16,
+    kernel_size: int = 9,
+    heads: int = 4,
+    neighborhood: Neighborhood | None = None,
+) -> escnn.nn.SequentialModule:
+    """Lifting self-attention from scalars to functions on a finite group, after a convolution and before pooling, each of stride 2.
+
+    The convolution has radial kernels, as equivariant maps of scalars have, so that only attention sees directions.
+
+    Args:
+        in_type: type of the image, scalars.
+        out_type: type of the tokens, copies of the regular representation.
+        hidden_channels: scalars that are lifted.
+        kernel_size: of the convolution, odd.
+        heads: of the lifting self-attention.
+        neighborhood: the tokens that a token attends to; None for all.
+
+    Example:
+        >>> from escnn_attn import field_type, fourier_type, lifting_stem, planar_gspace
+        >>> d4 = planar_gspace("D4")
+        >>> lifting_stem(field_type(d4, scalars=1), fourier_type(d4, 4)).evaluate_output_shape((1, 1, 29, 29))
+        (1, 32, 8, 8)
+    """
+    scalars = field_type(out_type.gspace, scalars=hidden_channels)
+    return escnn.nn.SequentialModule(
+        copy.deepcopy(escnn.nn.R2Conv(in_type, scalars, kernel_size, stride=2, padding=kernel_size // 2)),
+        SteerableRMSNorm(scalars),
+        escnn.nn.ELU(scalars),
+        LiftingSelfAttention(scalars, out_type, heads=heads, neighborhood=neighborhood),
+        escnn.nn.PointwiseAvgPoolAntialiased(out_type, sigma=0.66, stride=2),
+    )
+
+
+def _pointwise(hidden: FieldType) -> EquivariantModule:
+    group, limit = hidden.fibergroup, max_frequency(hidden)
     if not group.continuous:
-        return escnn.nn.ELU(field_type)
-    irreps = list(dict.fromkeys(field_type.representations[0].irreps))
-    return escnn.nn.FourierELU(field_type.gspace, len(field_type), irreps, type="regular", N=max(16, 4 * limit))
+        return escnn.nn.ELU(hidden)
+    irreps = list(dict.fromkeys(hidden.representations[0].irreps))
+    return escnn.nn.FourierELU(hidden.gspace, len(hidden), irreps, type="regular", N=max(16, 4 * limit))

@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from escnn_attn.training.augment import RandomAffine
 from escnn_attn.training.base import Learner
 
 
@@ -21,6 +22,7 @@ class ImageClassifier(Learner):
         weight_decay: of weights; gains and biases are not decayed.
         warmup: fraction of the steps.
         label_smoothing: of the cross-entropy in training.
+        augmentation: arguments of `RandomAffine`, which training images go through; None for none.
         test_sets: names of the test sets, in the order of their loaders.
     """
 
@@ -35,9 +37,11 @@ class ImageClassifier(Learner):
         weight_decay: float = 0.01,
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
+        augmentation: dict[str, float] | None = None,
         test_sets: tuple[str, ...] = ("test",),
     ) -> None:
         super().__init__(locals())
+        self.augment = RandomAffine(**augmentation) if augmentation else None
 
     def new_metric(self) -> Metric:
         return MulticlassAccuracy(self.hparams["classes"], average="micro")
@@ -47,6 +51,8 @@ class ImageClassifier(Learner):
 
     def compare(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         images, labels = batch
+        if self.training and self.augment is not None:
+            images = self.augment(images)
         return self(images), labels
 
     def loss(self, prediction: Tensor, truth: Tensor) -> Tensor:

@@ -35,6 +35,10 @@ def train(config: DictConfig) -> dict[str, Any]:
         the results: name, parameters, minutes, the metric and its value on validation and test sets, and what else the
         data module measures.
     """
+    folder = Path(config.trainer.default_root_dir)
+    if config.resume and (results := finished_results(folder)):
+        print(f"finished before: {describe(results)}")
+        return results
     pl.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
     keep_freed_memory()
@@ -45,7 +49,9 @@ def train(config: DictConfig) -> dict[str, Any]:
     if config.compile:
         learner.model.compile()
     trainer: pl.Trainer = instantiate(config.trainer)
-    minutes = _fit(trainer, learner, datamodule, config.ckpt_path)
+    last = folder / "checkpoints" / "last.ckpt"
+    ckpt_path = str(last) if config.resume and config.ckpt_path is None and last.exists() else config.ckpt_path
+    minutes = _fit(trainer, learner, datamodule, ckpt_path)
     results = {
         "name": config.name,
         "overrides": list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
@@ -60,10 +66,11 @@ def train(config: DictConfig) -> dict[str, Any]:
     if config.test:
         results["test"] = _test(trainer, learner, datamodule)
     if trainer.is_global_zero:
-        save_results(Path(trainer.default_root_dir) / "results.json", results)
+        save_results(folder / "results.json", results)
         if config.test:
             results |= datamodule.measure(learner)
-            save_results(Path(trainer.default_root_dir) / "results.json", results)
+        results["finished"] = True
+        save_results(folder / "results.json", results)
         print(describe(results))
     return results
 
@@ -103,6 +110,13 @@ def evaluate(checkpoint: str, datamodule: DataModule) -> dict[str, Any]:
 def _test(trainer: pl.Trainer, learner: Learner, datamodule: DataModule) -> dict[str, float]:
     tested = trainer.test(learner, datamodule, verbose=False)
     return {name: pairs[f"{name}/{learner.metric}"] for name, pairs in zip(datamodule.test_sets, tested, strict=True)}
+
+
+def finished_results(folder: Path) -> dict[str, Any] | None:
+    """The results of a run that `train` finished in a folder; None if it did not."""
+    path = folder / "results.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    return results if results.get("finished") else None
 
 
 def save_results(path: Path, results: dict[str, Any]) -> None:

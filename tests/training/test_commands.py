@@ -19,6 +19,21 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWa
 SMALL = ["model.channels=2", "model.depth=1", "model.max_frequency=1", "epochs=2", "threads=1"]
 
 
+SYSTEMS = ["plain", "gcnn_c4", "gcnn_d4", "cnn_so2", "group_attention_c4", "group_attention_c8", "group_attention_d4"]
+
+
+@pytest.mark.parametrize("model", [*SYSTEMS, "steerable_so2", "steerable_o2"])
+def test_the_systems_compared_have_as_many_parameters(model):
+    with initialize_config_module("escnn_attn.conf", version_base="1.3"):
+        for size, count in (("50k", 50_000), ("350k", 350_000)):
+            if size == "350k" and model not in ("plain", "cnn_so2", "steerable_so2"):
+                continue
+            config = compose("train", overrides=["experiment=comparison", f"model={model}_{size}", "name=test"])
+            module = instantiate(config.module, _recursive_=False, _convert_="all")
+            assert module(torch.zeros(1, 1, 29, 29)).shape == (1, 10)
+            assert abs(sum(p.numel() for p in module.parameters()) / count - 1) < 0.1
+
+
 @pytest.mark.parametrize("overrides", [[], ["model=plain"], ["experiment=rotmnist"], ["data=rotmnist", "trainer.devices=2"]])
 def test_configurations_instantiate(overrides):
     with initialize_config_module("escnn_attn.conf", version_base="1.3"):
@@ -91,3 +106,15 @@ def test_an_interrupted_run_leaves_a_checkpoint_to_resume_from(tmp_path):
         f"hydra.run.dir={tmp_path}/again",
     )
     assert "rotated" in done.stdout
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    options = ("resume=true", f"hydra.run.dir={tmp_path}", "epochs=1", "test=false")
+    run(*options)
+    before = (tmp_path / "results.json").stat().st_mtime_ns
+    assert "finished before: steerable" in run(*options).stdout
+    assert (tmp_path / "results.json").stat().st_mtime_ns == before
+    (tmp_path / "results.json").unlink()
+    again = run(*options)  # nothing is left to train after the checkpoint
+    assert "Epoch 0" not in again.stdout
+    assert json.loads((tmp_path / "results.json").read_text())["finished"]

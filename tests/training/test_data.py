@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from escnn_attn.training import Digits, RotatedMNIST, mnist
+from escnn_attn.training import Digits, RandomAffine, RotatedMNIST, mnist
 from escnn_attn.training.data import rotate_images, to_input
 
 
@@ -166,3 +166,32 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 def test_training_sizes_out_of_range_are_refused(size):
     with pytest.raises(ValueError, match="1 to 10,000"):
         RotatedMNIST(train_size=size)
+
+
+def test_affine_augmentation_is_what_it_says():
+    """Quarter turns and whole shifts need no interpolation; the same draw moves every pixel of an image alike."""
+    images = torch.rand(3, 1, 9, 9)
+    assert torch.equal(RandomAffine(probability=0.0, degrees=180)(images), images)
+    torch.testing.assert_close(RandomAffine()(images), images, atol=1e-5, rtol=0)
+    draws = iter([torch.tensor([[1.0] * 3, [0.5] * 3, [0.5] * 3, [1.0] * 3]), torch.zeros(3)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "rand", lambda *_, **__: next(draws))
+        moved = RandomAffine(degrees=90, shift=1.0)(images)
+    found = min(
+        (moved - candidate).abs().max().item()
+        for turn in (1, -1)
+        for shift in (1, -1)
+        for axis in (-1, -2)
+        for candidate in [_shifted(torch.rot90(images, turn, (-2, -1)), shift, axis)]
+    )
+    assert found < 1e-4
+    with pytest.raises(ValueError, match="a scale below 1"):
+        RandomAffine(scale=1.0)
+
+
+def _shifted(images, shift, axis):
+    out = torch.zeros_like(images)
+    size = images.shape[axis]
+    a, b = max(0, shift), max(0, -shift)
+    out.narrow(axis, a, size - 1).copy_(images.narrow(axis, b, size - 1))
+    return out
