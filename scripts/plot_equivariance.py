@@ -1,12 +1,13 @@
 """Plots error against rotation angle on a smooth image: our network beside escnn's convolutions and a plain transformer."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 
-from escnn_attn import SteerableTransformer
+from escnn_attn import SteerableTransformer, steerable_block
 from escnn_attn.training.equivariance import ConvolutionalNetwork, error_by_angle
 from escnn_attn.training.plots import save
 
@@ -17,7 +18,7 @@ ANGLES = [float(a) for a in range(0, 181, 5)]
 def networks() -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
     """Networks with random weights, in eval mode, up to the pooled invariants that a classifier would read."""
     torch.manual_seed(0)
-    steerable = SteerableTransformer("SO2", channels=8).eval()
+    steerable = SteerableTransformer("SO2", channels=8, block=partial(steerable_block, heads=1)).eval()
     plain = SteerableTransformer("trivial", channels=56).eval()
     convolutions = ConvolutionalNetwork("SO2", channels=8, max_frequency=3, depth=3).eval()
     return {
