@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import escnn.nn
@@ -19,6 +20,7 @@ from escnn_attn.fields import Fields, as_field_type, fourier_type, planar_gspace
 from escnn_attn.linear import SteerableLinear
 from escnn_attn.norm import SteerableRMSNorm
 from escnn_attn.pooling import InvariantPooling
+from escnn_attn.pretrained import load_pretrained
 from escnn_attn.stems import convolution_stem
 from escnn_attn.testing import assert_equivariant, stated_tolerance
 from escnn_attn.tokens import Tokens, disc_tokens, require_mask, require_type, require_weights, to_tokens
@@ -208,6 +210,11 @@ class SteerableTransformer(EquivariantModule):
                 f"images of {' × '.join(map(str, sides))} lose their rotation centre under the strides of the stem "
                 f"({step} in all): pad them to {fitting}"
             )
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> nn.Module:
+        """A network with trained weights, in eval mode (see `escnn_attn.pretrained`)."""
+        return load_pretrained(name)
 
     def compile(self, **options: Any) -> None:
         """Compiles the transformer blocks (see `SteerableStack.compile`)."""

@@ -1,5 +1,6 @@
 """The LightningModule that trains an image classifier."""
 
+from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
@@ -7,6 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from escnn_attn.pretrained import card, load_pretrained, resolve
 from escnn_attn.training.augment import RandomAffine
 from escnn_attn.training.base import Learner
 
@@ -42,6 +44,13 @@ class ImageClassifier(Learner):
     ) -> None:
         super().__init__(locals())
         self.augment = RandomAffine(**augmentation) if augmentation else None
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, test_sets: tuple[str, ...]) -> "ImageClassifier":
+        """The classifier with the trained weights of that name (see `escnn_attn.pretrained`), in eval mode."""
+        learner = cls(card(resolve(name))["model"], test_sets=test_sets)
+        learner.model.load_state_dict(load_pretrained(name).state_dict())
+        return learner.eval()
 
     def new_metric(self) -> Metric:
         return MulticlassAccuracy(self.hparams["classes"], average="micro")

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from escnn_attn.memory import keep_freed_memory
 from escnn_attn.training.base import DataModule, Learner, load_learner
 from escnn_attn.training.cache import write_aside
+from escnn_attn.training.classifier import ImageClassifier
 from escnn_attn.training.report import describe, draw
 
 # news of the libraries themselves, which nobody who trains can act on
@@ -86,20 +87,17 @@ def _fit(trainer: pl.Trainer, learner: Learner, datamodule: DataModule, ckpt_pat
     return (time.monotonic() - start) / 60
 
 
-def evaluate(checkpoint: str, datamodule: DataModule) -> dict[str, Any]:
-    """The metric of a checkpoint on the test sets of a data module, and what else the data module measures.
+def evaluate(learner: Learner, name: str, datamodule: DataModule) -> dict[str, Any]:
+    """The metric of a trained module on the test sets of a data module, and what else the data module measures.
 
     Args:
-        checkpoint: file that `train` wrote.
+        learner: with the test sets of the data module.
+        name: for the results.
         datamodule: whose test sets to use.
-
-    Raises:
-        FileNotFoundError: if there is no such checkpoint.
     """
-    learner = load_learner(checkpoint, test_sets=datamodule.test_sets)
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
     return {
-        "name": Path(checkpoint).parent.parent.name,
+        "name": name,
         "parameters": sum(p.numel() for p in learner.parameters()),
         "metric": learner.metric,
         "test": _test(trainer, learner, datamodule),
@@ -132,8 +130,18 @@ def train_command(config: DictConfig) -> float:
 
 @hydra.main(version_base="1.3", config_path="pkg://escnn_attn.conf", config_name="evaluate")
 def evaluate_command(config: DictConfig) -> None:
-    """Evaluates `checkpoint=…` on the test sets of `data=…`."""
-    results = evaluate(config.checkpoint, instantiate(config.data))
+    """Evaluates `checkpoint=…`, or the classifier `pretrained=…`, on the test sets of `data=…`."""
+    if (config.checkpoint is None) == (config.pretrained is None):
+        raise ValueError(f"expected one of checkpoint and pretrained, got {config.checkpoint} and {config.pretrained}")
+    datamodule: DataModule = instantiate(config.data)
+    if config.pretrained is None:
+        learner, name = (
+            load_learner(config.checkpoint, test_sets=datamodule.test_sets),
+            Path(config.checkpoint).parent.parent.name,
+        )
+    else:
+        learner, name = ImageClassifier.from_pretrained(config.pretrained, datamodule.test_sets), str(config.pretrained)
+    results = evaluate(learner, name, datamodule)
     folder = Path(os.getcwd() if config.output is None else config.output)
     save_results(folder / "evaluation.json", results)
     draw([results], folder)

@@ -13,7 +13,7 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 
-from escnn_attn.training import AbsoluteCloudRegression, AugmentedNBody, CloudRegression, NBody, Recipe
+from escnn_attn.training import AbsoluteCloudRegression, AugmentedNBody, CloudRegression, NBody, Recipe, load_learner
 from escnn_attn.training.nbody import point_batch, points
 from escnn_attn.training.run import evaluate
 
@@ -142,7 +142,8 @@ def test_the_commands_end_with_a_table_and_a_picture(shipped, tmp_path, monkeypa
     assert steerable["moved"] == pytest.approx(steerable["test"], rel=1e-3)
     assert plain["moved"] != pytest.approx(plain["test"], rel=1e-3)
     checkpoints = {name: next(tmp_path.glob(f"*_{name}/checkpoints/last.ckpt")) for name in results}
-    evaluated = evaluate(str(checkpoints["nbody_plain"]), NBody(60, FEW))
+    data = NBody(60, FEW)
+    evaluated = evaluate(load_learner(checkpoints["nbody_plain"], test_sets=data.test_sets), "plain", data)
     assert evaluated["test"] == pytest.approx(plain, rel=1e-5)
     assert evaluated["metric"] == "error"
     script = runpy.run_path(str(ROOT / "scripts" / "plot_nbody.py"))

@@ -1,5 +1,6 @@
 """Short trainings on a handful of digits: averaging, checkpoints, resuming and evaluation."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from escnn_attn.training import AveragedWeights, Digits, ImageClassifier, SeedSteps
+from escnn_attn import SteerableTransformer
+from escnn_attn.training import AveragedWeights, Digits, ImageClassifier, SeedSteps, load_learner
 from escnn_attn.training.data import accuracy_by_angle, to_input
+from escnn_attn.training.publish import publish
 from escnn_attn.training.run import evaluate
 from tests.helpers import relative
 
@@ -163,13 +166,31 @@ def test_checkpoints_load_alone_with_weights_only(tmp_path):
 def test_evaluation_of_a_checkpoint(tmp_path):
     module, trainer = fit(tmp_path, epochs=1)
     data = FewDigits()
-    results = evaluate(str(tmp_path / "last.ckpt"), data)
+    results = evaluate(load_learner(tmp_path / "last.ckpt", test_sets=data.test_sets), "digits", data)
     expected = trainer.test(module, data, verbose=False)
     assert results["test"]["upright"] == pytest.approx(expected[0]["upright/accuracy"])
     assert results["test"]["rotated"] == pytest.approx(expected[1]["rotated/accuracy"])
     assert results["accuracy_by_angle"][0] == pytest.approx(results["test"]["upright"])
     with pytest.raises(FileNotFoundError, match="expected a checkpoint file"):
-        evaluate(str(tmp_path / "none.ckpt"), data)
+        load_learner(tmp_path / "none.ckpt")
+
+
+def test_published_weights_give_the_same_results(tmp_path):
+    module, _ = fit(tmp_path / "checkpoints", epochs=1)
+    (tmp_path / "results.json").write_text(json.dumps({"model": MODEL, "data": "digits"}))
+    publish(tmp_path, tmp_path / "published")
+    x, data = torch.rand(2, 1, 29, 29), FewDigits()
+    network = SteerableTransformer.from_pretrained(tmp_path / "published")
+    assert not network.training
+    assert relative(network(x), module.eval()(x)) < 1e-6
+    learners = (
+        ImageClassifier.from_pretrained(tmp_path / "published", data.test_sets),
+        load_learner(tmp_path / "checkpoints" / "last.ckpt", test_sets=data.test_sets),
+    )
+    found, expected = (evaluate(learner, "digits", data) for learner in learners)
+    assert found == expected
+    with pytest.raises(ValueError, match=r"expected one of \[.*, or a folder with config.json"):
+        SteerableTransformer.from_pretrained("nothing")
 
 
 def test_accuracy_by_angle_is_that_of_rotated_images():
