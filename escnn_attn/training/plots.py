@@ -29,6 +29,18 @@ def plot_accuracy_by_angle(results: list[dict[str, Any]], path: Path) -> None:
     save(figure, path)
 
 
+def plot_sample_efficiency(rows: list[dict[str, Any]], path: Path) -> None:
+    """Test accuracy against the number of training images, one curve for each model; rows are those of `report.compare`."""
+    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    for name in dict.fromkeys(row["name"] for row in rows):
+        points = sorted((row["samples"], 100 * row["test"]) for row in rows if row["name"] == name)
+        axes.semilogx(*zip(*points, strict=True), marker=".", label=name)
+    axes.set(xlabel="training images", ylabel="test accuracy (%)")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    save(figure, path)
+
+
 def plot_trajectories(paths: np.ndarray, charges: np.ndarray, predictions: dict[str, np.ndarray], path: Path) -> None:
     """Trajectories of charged particles, a panel for each cloud, and where each model says that they end.
 

@@ -58,6 +58,7 @@ def train(config: DictConfig) -> dict[str, Any]:
         "overrides": list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
         "model": OmegaConf.to_container(config.model, resolve=True),
         "parameters": sum(p.numel() for p in learner.parameters()),
+        "samples": len(datamodule.datasets["train"]),  # pyright: ignore[reportArgumentType] (all of ours have a length)
         "epochs": trainer.current_epoch,
         "minutes": round(minutes, 2),
         "seed": config.seed,

@@ -1,0 +1,29 @@
+"""Table and pictures of finished runs: python scripts/compare.py outputs/comparison [--pictures docs/images]."""
+
+import argparse
+import json
+from pathlib import Path
+
+from escnn_attn.training.plots import plot_accuracy_by_angle, plot_sample_efficiency
+from escnn_attn.training.report import as_markdown, compare
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="with a folder for each run, and results.json in it")
+    parser.add_argument("--pictures", type=Path, help="folder for the pictures; by default that of the runs")
+    options = parser.parse_args()
+    results = [json.loads(path.read_text()) for path in sorted(options.folder.glob("*/results.json"))]
+    results = [result for result in results if result.get("finished")]
+    if not results:
+        parser.error(f"no finished runs in {options.folder}")
+    rows, pictures = compare(results), options.pictures or options.folder
+    print(as_markdown(rows))
+    most = max(result["samples"] for result in results)
+    first = {r["name"]: r for r in reversed(results) if r["samples"] == most and "angles" in r}
+    plot_accuracy_by_angle(list(first.values()), pictures / "comparison_by_angle.png")
+    plot_sample_efficiency(rows, pictures / "sample_efficiency.png")
+
+
+if __name__ == "__main__":
+    main()
