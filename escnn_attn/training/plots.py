@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from escnn_attn.training.cache import write_aside
@@ -39,6 +40,16 @@ def plot_sample_efficiency(rows: list[dict[str, Any]], path: Path) -> None:
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     save(figure, path)
+
+
+def draw_attention(axes: Axes, image: np.ndarray, positions: np.ndarray, weights: np.ndarray, vectors: np.ndarray) -> None:
+    """An image (h, w), on it the tokens (t, 2), as large as the attention (t,) they get, and a vector field (t, 2) as arrows."""
+    height, width = image.shape
+    extent = (-width / 2, width / 2, -height / 2, height / 2)
+    axes.imshow(image, cmap="Greys", extent=extent, alpha=0.5)
+    axes.scatter(*positions.T, s=400 * weights / weights.max(), color="tab:orange", alpha=0.7, linewidths=0)
+    axes.quiver(*positions.T, *vectors.T, color="tab:blue", angles="xy", width=0.008)
+    axes.set(xticks=[], yticks=[])
 
 
 def plot_trajectories(paths: np.ndarray, charges: np.ndarray, predictions: dict[str, np.ndarray], path: Path) -> None:
