@@ -34,8 +34,13 @@ def rotate_images(images: np.ndarray, degrees: np.ndarray) -> np.ndarray:
 
 
 def to_input(images: np.ndarray) -> Tensor:
-    """Images (n, 28, 28) of uint8 as network input (n, 1, 29, 29) in [0, 1]: an odd side, so that stride 2 keeps the centre."""
-    return F.pad(torch.from_numpy(images).float()[:, None] / 255, (0, 1, 0, 1))
+    """Images (n, 28, 28) of uint8 as network input (n, 1, 29, 29) in [0, 1], resampled about their centre.
+
+    An odd side keeps the centre on a pixel through strides of 2; padding to it instead would move the centre by half a
+    pixel, and images that are rotated about theirs would be rotated about another point.
+    """
+    pixels = torch.from_numpy(images).float()[:, None] / 255
+    return F.interpolate(pixels, size=(29, 29), mode="bicubic", align_corners=True).clamp(0, 1)
 
 
 class DigitsDataModule(DataModule):

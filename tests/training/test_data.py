@@ -70,10 +70,14 @@ def test_rotation_is_counter_clockwise():
     np.testing.assert_array_equal(turned[1], images[1])
 
 
-def test_padding_is_zero_and_odd():
-    x = to_input(np.full((1, 28, 28), 255, np.uint8))
-    assert x.shape == (1, 1, 29, 29)
-    assert x.sum() == 28 * 28
+def test_quarter_turns_of_images_are_quarter_turns_of_the_input():
+    """The centre that images are rotated about is that of the input, by a turn of the array and as they are rotated."""
+    images = np.random.default_rng(0).integers(0, 256, (2, 28, 28), dtype=np.uint8)
+    x = to_input(images)
+    assert x.shape == (2, 1, 29, 29)
+    assert 0 <= x.min() <= x.max() <= 1
+    for turned in (np.rot90(images, 1, (1, 2)).copy(), rotate_images(images, np.full(2, 90.0))):
+        torch.testing.assert_close(to_input(turned), torch.rot90(x, 1, (-2, -1)), atol=1e-5, rtol=0)
 
 
 def test_rotated_mnist_from_a_folder(fake_mnist):
