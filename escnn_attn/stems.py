@@ -1,7 +1,7 @@
 """From images to tokens, with the steerable convolutions of escnn."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import escnn.nn
 from escnn.nn import EquivariantModule, FieldType
@@ -19,6 +19,7 @@ def convolution_stem(
     kernel_sizes: Sequence[int] = (9, 5),
     strides: Sequence[int] = (2, 2),
     hidden_channels: int | None = None,
+    norm: Callable[[FieldType], EquivariantModule] = SteerableRMSNorm,
 ) -> escnn.nn.SequentialModule:
     """Steerable convolutions of escnn that turn an image into a coarser grid of Fourier fields.
 
@@ -31,6 +32,7 @@ def convolution_stem(
         kernel_sizes: one odd number a convolution.
         strides: one number a convolution.
         hidden_channels: fields between the convolutions; None for half as many as in `out_type`.
+        norm: makes the norm of a type between them, such as `escnn.nn.IIDBatchNorm2d`.
 
     Raises:
         ValueError: if the kernel sizes are not odd, or not as many as the strides.
@@ -50,7 +52,7 @@ def convolution_stem(
     types = [in_type, *[hidden] * (len(strides) - 1), out_type]
     for index, (size, stride) in enumerate(zip(kernel_sizes, strides, strict=True)):
         if index:
-            layers += [SteerableRMSNorm(hidden), _pointwise(hidden)]
+            layers += [norm(hidden), _pointwise(hidden)]
         convolution = escnn.nn.R2Conv(types[index], types[index + 1], size, stride=stride, padding=size // 2)
         # escnn shares kernel bases between all convolutions of the process: .double() on one network would break others
         layers.append(copy.deepcopy(convolution))
