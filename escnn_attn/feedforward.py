@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from escnn_attn.base import TokenModule
 from escnn_attn.fields import IsotypicLayout, Multiplicities, max_frequency, spectral_type
-from escnn_attn.functional import Features, invariants, pointwise, product_of_halves
+from escnn_attn.functional import Features, invariants
 from escnn_attn.linear import IsotypicLinear
+from escnn_attn.pointwise import pointwise, product_of_halves
 from escnn_attn.sampling import Constant, aliasing, group_samples, nonlinearity_samples, synthesis_matrix
 from escnn_attn.tokens import Tokens
 

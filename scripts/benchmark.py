@@ -7,8 +7,6 @@ a backward pass, counted with attention that is not fused; memory and set-up are
 import argparse
 import json
 import math
-import os
-import platform
 from dataclasses import replace
 from pathlib import Path
 

@@ -39,8 +39,8 @@ def main() -> None:
     found = attention_map(network, inputs, options.block)
 
     def draw(axes: Axes, index: int) -> None:
-        weights, fields = found.weights[index, options.head], found.fields[index, :, options.field]
-        draw_attention(axes, inputs[index, 0].numpy(), found.positions.numpy(), weights.numpy(), fields.numpy())
+        parts = inputs[index, 0], found.positions, found.weights[index, options.head], found.fields[index, :, options.field]
+        draw_attention(axes, *(part.numpy() for part in parts))
         axes.set_title(f"{angles[index]}°")
 
     figure, panels = plt.subplots(2, 4, figsize=(9, 5), layout="constrained")

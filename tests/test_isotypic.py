@@ -73,7 +73,7 @@ def test_gradients_of_gradients():
 
 
 def test_the_product_of_halves_has_a_second_derivative():
-    from escnn_attn.functional import product_of_halves
+    from escnn_attn.pointwise import product_of_halves
 
     x = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(product_of_halves, x)

@@ -1,10 +1,13 @@
 """The tables that `scripts/benchmark.py` prints."""
 
+import os
+import platform
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from escnn_attn.benchmarks.blocks import PAIRS, SYSTEMS, Setting
 from escnn_attn.benchmarks.measure import in_fresh_process
@@ -20,6 +23,11 @@ SIDES = {
     "torch's encoder layer": (32, 45, 64, 90, 128),
     "block of pairwise kernels": (16, 23, 32, 45),
 }
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
 
 
 def ratios(settings: list[Setting], pairs: dict, rounds: int) -> list[dict[str, Any]]:
