@@ -22,14 +22,7 @@ SETTINGS = (Setting(), Setting(side=28, batch=1), Setting(side=8, batch=16, widt
 def main() -> None:
     options = parsed()
     torch.set_num_threads(options.threads)
-    report: dict = {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "torch": torch.__version__,
-        },
-        "options": {k: str(v) for k, v in vars(options).items()},
-    }
+    report: dict = {"machine": machine(), "options": {k: str(v) for k, v in vars(options).items()}}
     if options.growth:
         report["growth"] = growth(options.growth, options.threads)
     else:
