@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from escnn_attn.benchmarks.blocks import COMPILED, PAIRS, Setting
-from escnn_attn.benchmarks.tables import costs, growth, ratios
+from escnn_attn.benchmarks.tables import costs, growth, machine, ratios
 from escnn_attn.training.cache import write_aside
 
 SETTINGS = (Setting(), Setting(side=28, batch=1), Setting(side=8, batch=16, width=224))
