@@ -115,6 +115,7 @@ class RotaryEmbedding(PositionEmbedding):
         max_distance: largest distance between two tokens; None takes that of the tokens at hand.
         tolerance: bound on the relative error under continuous rotations.
         fraction: of the channel pairs that are turned, rounded up; the others cost their coefficients instead of samples.
+            Heads of few channels on clouds, where directions are all there is, learn more with all of them.
 
     Raises:
         ValueError: for an odd number of channels, wavelengths, distance, tolerance or fraction out of range; in use, if

@@ -44,6 +44,7 @@ MODEL = {
         "position": {
             "_target_": "escnn_attn.RotaryEmbedding",
             "_partial_": True,
+            "fraction": 1.0,
             "wavelengths": [2.0, 20.0],
             "tolerance": 1e-6,
         },
