@@ -50,6 +50,7 @@ def test_one_graph_serves_several_numbers_of_tokens():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, about itself
 def test_compiled_results_are_the_eager_ones():
     module = stack()
     compiled = copy.deepcopy(module)
