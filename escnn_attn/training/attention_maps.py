@@ -16,7 +16,7 @@ class AttentionMap:
 
     Attributes:
         positions: (t, 2) of the tokens, in pixels from the centre, x to the right and y up.
-        weights: (b, h, t) attention of the token nearest to the centre to each token.
+        weights: (b, h, t) attention to each token, of those nearest to the centre (four, where none is on it).
         fields: (b, t, m, 2) the vector fields that the block gives.
     """
 
@@ -51,7 +51,8 @@ def attention_map(network: SteerableTransformer, images: Tensor, block: int = -1
     normed = chosen.attention_norm.forward_tokens(tokens)
     functions = attention._functions(attention.project_in(normed.features), 3)
     weights = attention._weights(normed, normed, functions, None)
-    centre = tokens.positions[0].norm(dim=-1).argmin()
+    distance = tokens.positions[0].norm(dim=-1)
+    central = distance < distance.min() + 1e-3
     index = list(network.blocks.in_layout.multiplicities).index((1,))
     vectors = chosen.forward_tokens(tokens).features[index]
-    return AttentionMap(network._step * tokens.positions[0], weights[:, :, centre], vectors.permute(1, 2, 3, 0))
+    return AttentionMap(network._step * tokens.positions[0], weights[:, :, central].mean(dim=2), vectors.permute(1, 2, 3, 0))
