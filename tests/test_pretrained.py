@@ -1,0 +1,19 @@
+"""Weights that ship."""
+
+import numpy as np
+import torch
+
+from escnn_attn import SteerableTransformer
+from escnn_attn.pretrained import available
+from escnn_attn.training import Digits
+from escnn_attn.training.data import rotate_images, to_input
+
+
+def test_shipped_weights_recognise_digits_they_have_not_seen_upright():
+    """Some of these digits, rotated otherwise, may have been among those it was trained on: a test of loading alone."""
+    assert "rotmnist" in available()
+    images, labels = (part[:200] for part in Digits().arrays()["upright"])
+    network = SteerableTransformer.from_pretrained("rotmnist")
+    with torch.no_grad():
+        logits = network(to_input(rotate_images(images, np.linspace(0, 360, 200))))
+    assert (logits.argmax(dim=1).numpy() == labels).mean() > 0.95
