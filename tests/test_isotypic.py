@@ -80,6 +80,21 @@ def test_the_product_of_halves_has_a_second_derivative():
     assert torch.autograd.gradgradcheck(product_of_halves, x)
 
 
+def test_maps_on_samples_and_norms_have_second_derivatives():
+    from escnn_attn.functional import rms_norm
+    from escnn_attn.pointwise import pointwise
+
+    def double(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+    synthesis = torch.randn(4, 3, dtype=torch.float64)
+    inputs = (double(2, 5, 3, 2),)
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(lambda x: pointwise(x, synthesis, synthesis.mT, torch.tanh), inputs)
+        norm = (double(1, 2, 3, 4), double(2, 2, 3, 5), double(4), double(5))
+        assert check(lambda *x: rms_norm(x[:2], x[2:], 1e-6), norm)
+
+
 def test_an_empty_batch():
     module = maps("SO2")["to functions"]
     tensors = module.plan.source.empty(torch.empty(0, dtype=torch.float64), (0, 5))

@@ -20,7 +20,7 @@ def load_pretrained(name: str | Path) -> nn.Module:
     """A trained network, in eval mode. Needs the extra `train`.
 
     Args:
-        name: one of `available()`, or a folder that `save_pretrained` wrote.
+        name: one of `available()`, or a folder that `scripts/publish.py` wrote.
 
     Raises:
         ValueError: if there is no such network.

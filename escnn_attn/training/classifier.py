@@ -49,7 +49,7 @@ class ImageClassifier(Learner):
     def from_pretrained(cls, name: str | Path, test_sets: tuple[str, ...]) -> "ImageClassifier":
         """The classifier with the trained weights of that name (see `escnn_attn.pretrained`), in eval mode."""
         learner = cls(card(resolve(name))["model"], test_sets=test_sets)
-        learner.model.load_state_dict(load_pretrained(name).state_dict())
+        learner.model = load_pretrained(name)
         return learner.eval()
 
     def new_metric(self) -> Metric:
