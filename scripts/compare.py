@@ -4,8 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
+from escnn_attn.training.comparison import as_markdown, compare
 from escnn_attn.training.plots import plot_accuracy_by_angle, plot_sample_efficiency
-from escnn_attn.training.report import as_markdown, compare
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Training with PyTorch Lightning and Hydra; needs the extra `train`."""
 
 import escnn_attn  # noqa: F401  (the guards of compat, before anything imports escnn)
-from escnn_attn.training.augment import RandomAffine
+from escnn_attn.training.augment import RandomDeformation
 from escnn_attn.training.base import DataModule, Learner, load_learner
 from escnn_attn.training.callbacks import AveragedWeights, BestCheckpoint, SeedSteps
 from escnn_attn.training.classifier import ImageClassifier
@@ -22,7 +22,7 @@ __all__ = [
     "ImageClassifier",
     "Learner",
     "NBody",
-    "RandomAffine",
+    "RandomDeformation",
     "Recipe",
     "RotatedMNIST",
     "SeedSteps",

@@ -52,6 +52,13 @@ class Learner(pl.LightningModule, ABC):
     def loss(self, prediction: Tensor, truth: Tensor) -> Tensor:
         """What training minimises; in training mode it may be smoothed."""
 
+    def keep(self, stage: str, prediction: Tensor, truth: Tensor) -> None:
+        """Called for every batch of a stage ("train", "validation" or the name of a test set): for subclasses that keep more."""
+
+    def tested(self) -> dict[str, Any]:
+        """What was kept of the last test, for the results."""
+        return {}
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return self._log("train", batch)
 
@@ -66,6 +73,7 @@ class Learner(pl.LightningModule, ABC):
         loss = self.loss(prediction, truth)
         metric: Metric = getattr(self, f"{stage}_{self.metric}")
         metric(prediction, truth)
+        self.keep(stage, prediction, truth)
         how: dict[str, Any] = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False, "batch_size": len(truth)}
         self.log(f"{stage}/loss", loss, sync_dist=True, **how)
         self.log(f"{stage}/{self.metric}", metric, prog_bar=True, **how)

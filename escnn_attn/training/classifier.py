@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from escnn_attn.pretrained import card, load_pretrained, resolve
-from escnn_attn.training.augment import RandomAffine
+from escnn_attn.training.augment import RandomDeformation
 from escnn_attn.training.base import Learner
+from escnn_attn.training.comparison import pack
 
 
 class ImageClassifier(Learner):
@@ -24,7 +26,7 @@ class ImageClassifier(Learner):
         weight_decay: of weights; gains and biases are not decayed.
         warmup: fraction of the steps.
         label_smoothing: of the cross-entropy in training.
-        augmentation: arguments of `RandomAffine`, which training images go through; None for none.
+        augmentation: arguments of `RandomDeformation`, which training images go through; None for none.
         test_sets: names of the test sets, in the order of their loaders.
     """
 
@@ -43,7 +45,7 @@ class ImageClassifier(Learner):
         test_sets: tuple[str, ...] = ("test",),
     ) -> None:
         super().__init__(locals())
-        self.augment = RandomAffine(**augmentation) if augmentation else None
+        self.augment = RandomDeformation(**augmentation) if augmentation else None
 
     @classmethod
     def from_pretrained(cls, name: str | Path, test_sets: tuple[str, ...]) -> "ImageClassifier":
@@ -67,3 +69,16 @@ class ImageClassifier(Learner):
     def loss(self, prediction: Tensor, truth: Tensor) -> Tensor:
         smoothing = self.hparams["label_smoothing"] if self.training else 0.0
         return F.cross_entropy(prediction, truth, label_smoothing=smoothing)
+
+    def on_test_start(self) -> None:
+        self.hits: dict[str, list[Tensor]] = {name: [] for name in self.test_sets}
+
+    def keep(self, stage: str, prediction: Tensor, truth: Tensor) -> None:
+        if stage in self.test_sets:
+            self.hits[stage].append((prediction.argmax(dim=1) == truth).cpu())
+
+    def tested(self) -> dict[str, Any]:
+        """Which images of each test set were classified correctly, packed; nothing where several processes share them."""
+        if self.trainer.world_size > 1:
+            return {}
+        return {"correct": {name: pack(torch.cat(hits).numpy()) for name, hits in self.hits.items()}}

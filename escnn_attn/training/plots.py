@@ -31,7 +31,7 @@ def plot_accuracy_by_angle(results: list[dict[str, Any]], path: Path) -> None:
 
 
 def plot_sample_efficiency(rows: list[dict[str, Any]], path: Path) -> None:
-    """Test accuracy against the number of training images, one curve for each model; rows are those of `report.compare`."""
+    """Test accuracy against the number of training images, one curve for each model; rows are those of `comparison.compare`."""
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     for name in dict.fromkeys(row["name"] for row in rows):
         points = sorted((row["samples"], 100 * row["test"]) for row in rows if row["name"] == name)

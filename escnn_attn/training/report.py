@@ -1,7 +1,6 @@
 """What runs end with: a line or a table of their results, and pictures of them."""
 
 import json
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,55 +50,6 @@ def report(results: list[dict[str, Any]], folder: Path) -> None:
         table.add_row(name, str(r["seed"]), f"{r['parameters']:,}", f"{r['minutes']:.1f}", *row)
     Console(width=100).print(table)
     draw(results, folder)
-
-
-def compare(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each model and number of training samples: mean and standard deviation over seeds.
-
-    Args:
-        results: of runs that were tested, as `escnn_attn.training.run.train` returns them.
-
-    Returns:
-        rows with `"name"`, `"samples"`, `"seeds"`, `"parameters"`, `"minutes"`, `"test"` (of the first test set) and `"deviation"`
-        (None for one seed), in the order of the test metric, best accuracy first.
-    """
-    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for result in results:
-        if result.get("test"):
-            groups.setdefault((result["name"], result["samples"]), []).append(result)
-    rows = []
-    for (name, samples), runs in groups.items():
-        values = [next(iter(run["test"].values())) for run in runs]
-        rows.append(
-            {
-                "name": name,
-                "samples": samples,
-                "seeds": len(runs),
-                "parameters": runs[0]["parameters"],
-                "minutes": statistics.mean(run["minutes"] for run in runs),
-                "test": statistics.mean(values),
-                "deviation": statistics.stdev(values) if len(values) > 1 else None,
-            }
-        )
-    return sorted(rows, key=lambda row: (-row["samples"], -row["test"]))
-
-
-def as_markdown(rows: list[dict[str, Any]]) -> str:
-    """The rows of `compare` as a table.
-
-    Example:
-        >>> row = {"name": "plain", "samples": 1000, "seeds": 3, "parameters": 50834, "minutes": 4.02, "test": 0.9, "deviation": 0.01}
-        >>> print(as_markdown([row]).splitlines()[-1])
-        | plain | 1,000 | 50,834 | 90.00 ± 1.00 | 3 | 4.0 |
-    """
-    lines = ["| model | training images | parameters | test % | seeds | minutes |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        spread = "" if row["deviation"] is None else f" ± {100 * row['deviation']:.2f}"
-        lines.append(
-            f"| {row['name']} | {row['samples']:,} | {row['parameters']:,} | {100 * row['test']:.2f}{spread} | {row['seeds']} | "
-            f"{row['minutes']:.1f} |"
-        )
-    return "\n".join(lines)
 
 
 def _values(result: dict[str, Any]) -> dict[str, float]:

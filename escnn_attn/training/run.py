@@ -66,7 +66,7 @@ def train(config: DictConfig) -> dict[str, Any]:
         "validation": trainer.validate(learner, datamodule, verbose=False)[0][f"validation/{learner.metric}"],
     }
     if config.test:
-        results["test"] = _test(trainer, learner, datamodule)
+        results |= _test(trainer, learner, datamodule)
     if trainer.is_global_zero:
         save_results(folder / "results.json", results)
         if config.test:
@@ -101,14 +101,15 @@ def evaluate(learner: Learner, name: str, datamodule: DataModule) -> dict[str, A
         "name": name,
         "parameters": sum(p.numel() for p in learner.parameters()),
         "metric": learner.metric,
-        "test": _test(trainer, learner, datamodule),
+        **_test(trainer, learner, datamodule),
         **datamodule.measure(learner),
     }
 
 
-def _test(trainer: pl.Trainer, learner: Learner, datamodule: DataModule) -> dict[str, float]:
-    tested = trainer.test(learner, datamodule, verbose=False)
-    return {name: pairs[f"{name}/{learner.metric}"] for name, pairs in zip(datamodule.test_sets, tested, strict=True)}
+def _test(trainer: pl.Trainer, learner: Learner, datamodule: DataModule) -> dict[str, Any]:
+    logged = trainer.test(learner, datamodule, verbose=False)
+    values = {name: pairs[f"{name}/{learner.metric}"] for name, pairs in zip(datamodule.test_sets, logged, strict=True)}
+    return {"test": values, **learner.tested()}
 
 
 def finished_results(folder: Path) -> dict[str, Any] | None:

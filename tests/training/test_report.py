@@ -4,16 +4,19 @@ import json
 import runpy
 import sys
 
+import numpy as np
 import pytest
 
+from escnn_attn.training.comparison import as_markdown, compare, pack
 from escnn_attn.training.data import ANGLES
-from escnn_attn.training.report import as_markdown, compare
 
 
 def result(name: str, seed: int, accuracy: float, samples: int = 10_000) -> dict:
     return {
         "name": name, "seed": seed, "samples": samples, "parameters": 50_000, "minutes": 4.0 + seed, "finished": True,
         "test": {"rotated": accuracy}, "angles": ANGLES, "accuracy_by_angle": [accuracy] * len(ANGLES),
+        "change_by_angle": [0.0 if angle % 90 == 0 else 0.1 for angle in ANGLES],
+        "correct": {"rotated": pack(np.arange(800) < 800 * accuracy)},
     }  # fmt: skip
 
 
@@ -28,7 +31,27 @@ def test_seeds_are_averaged_and_the_best_comes_first():
     assert rows[0]["test"] == pytest.approx(0.98)
     assert rows[0]["deviation"] == pytest.approx(0.01 * 2**0.5)
     assert rows[1]["deviation"] is None
-    assert "| steerable | 10,000 | 50,000 | 98.00 ± 1.41 | 2 | 4.5 |" in as_markdown(rows)
+    assert rows[0]["quarter_turns"] == 0
+    assert rows[0]["other_angles"] == pytest.approx(0.1)
+    assert "| steerable | 10,000 | 50,000 | 98.00 ± 1.41 | | 2 | 4.5 | 0e+00 | 1e-01 |" in as_markdown(rows)
+
+
+def test_differences_are_of_paired_images():
+    hits = {"a": np.arange(800) < 720, "b": np.arange(800) < 704, "c": np.arange(800) >= 96}
+    results = [result(name, 0, float(hit.mean())) | {"correct": {"rotated": pack(hit)}} for name, hit in hits.items()]
+    first, second, third = compare(results)
+    assert (first["name"], second["name"], third["name"]) == ("a", "b", "c")
+    assert "behind" not in first
+    assert second["behind"] == pytest.approx(16 / 800)
+    # b misses what a misses and 16 more; c and a miss different images, and their difference is less sure
+    assert second["behind_error"] == pytest.approx((0.02 * 0.98 / 800) ** 0.5)
+    assert third["behind_error"] > 3 * second["behind_error"]
+
+
+def test_runs_that_kept_no_hits_are_compared_without_differences():
+    old = result("old", 0, 0.8)
+    del old["correct"]
+    assert "behind" not in compare([result("new", 0, 0.9), old])[1]
 
 
 def test_the_script_makes_the_table_and_the_pictures(tmp_path, monkeypatch, capsys):

@@ -10,7 +10,7 @@ import torch
 
 from escnn_attn import SteerableTransformer
 from escnn_attn.training import AveragedWeights, Digits, ImageClassifier, SeedSteps, load_learner
-from escnn_attn.training.data import accuracy_by_angle, to_input
+from escnn_attn.training.data import measure_by_angle, to_input
 from escnn_attn.training.publish import publish
 from escnn_attn.training.run import evaluate
 from tests.helpers import relative
@@ -198,5 +198,7 @@ def test_accuracy_by_angle_is_that_of_rotated_images():
     upright, labels = data.upright_test_images()
     logits = module(to_input(np.rot90(upright, 1, (1, 2)).copy()))
     expected = (logits.argmax(1).numpy() == labels).mean()
-    assert accuracy_by_angle(module, data, None)[6] == pytest.approx(expected)
-    assert len(accuracy_by_angle(module, data, 5)) == 24
+    assert measure_by_angle(module, data, None)["accuracy_by_angle"][6] == pytest.approx(expected)
+    changes = measure_by_angle(module, data, 5)["change_by_angle"]
+    assert len(changes) == 24
+    assert max(changes[::6]) < 1e-5 < min(changes[i] for i in range(24) if i % 6)

@@ -1,0 +1,119 @@
+"""Finished runs side by side: means over seeds, and how sure the differences between models are."""
+
+import base64
+import statistics
+from typing import Any
+
+import numpy as np
+
+HEADINGS = (
+    "model",
+    "training images",
+    "parameters",
+    "test %",
+    "behind the first",
+    "seeds",
+    "minutes",
+    "quarter turns",
+    "other angles",
+)
+
+
+def pack(correct: np.ndarray) -> str:
+    """Bits (n,) as text: which test images were classified correctly."""
+    return base64.b64encode(np.packbits(correct).tobytes()).decode()
+
+
+def unpack(text: str) -> np.ndarray:
+    """The bits that `pack` packed, and up to seven zeros behind them.
+
+    Example:
+        >>> unpack(pack(np.array([1, 0, 1])))
+        array([1, 0, 1, 0, 0, 0, 0, 0], dtype=uint8)
+    """
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8))
+
+
+def compare(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each model and number of training samples, the most samples and then the best accuracy first.
+
+    Args:
+        results: of runs that were tested, as `escnn_attn.training.run.train` returns them.
+
+    Returns:
+        rows with `"name"`, `"samples"`, `"seeds"`, `"parameters"`; means over seeds `"minutes"`, `"test"` (accuracy on the first
+        test set), `"quarter_turns"` (largest relative change of the logits) and `"other_angles"` (mean relative change, which
+        includes that of interpolated pixels); and, where known, `"deviation"` of the accuracy over seeds, and `"behind"`, the
+        accuracy that the row lacks to the first row of as many samples, with its standard error over test images
+        `"behind_error"`: the images are paired, their hits averaged over seeds.
+    """
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for result in results:
+        if result.get("test"):
+            groups.setdefault((result["name"], result["samples"]), []).append(result)
+    rows = [_row(runs) for runs in groups.values()]
+    rows.sort(key=lambda row: (-row["samples"], -row["test"]))
+    hits = {key: _hits(runs) for key, runs in groups.items()}
+    first = {}
+    for row in rows:
+        best = first.setdefault(row["samples"], row)
+        ours, theirs = hits[row["name"], row["samples"]], hits[best["name"], best["samples"]]
+        if row is not best and ours is not None and theirs is not None:
+            row["behind"] = best["test"] - row["test"]
+            row["behind_error"] = float((theirs - ours).std() / len(ours) ** 0.5)
+    return rows
+
+
+def _row(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    values = [_accuracy(run) for run in runs]
+    quarters, others = zip(*(_changes(run) for run in runs), strict=True)
+    return {
+        "name": runs[0]["name"],
+        "samples": runs[0]["samples"],
+        "seeds": len(runs),
+        "parameters": runs[0]["parameters"],
+        "minutes": statistics.mean(run["minutes"] for run in runs),
+        "test": statistics.mean(values),
+        "deviation": statistics.stdev(values) if len(values) > 1 else None,
+        "quarter_turns": statistics.mean(quarters),
+        "other_angles": statistics.mean(others),
+    }
+
+
+def _accuracy(run: dict[str, Any]) -> float:
+    return next(iter(run["test"].values()))
+
+
+def _changes(run: dict[str, Any]) -> tuple[float, float]:
+    """Largest change of the logits at quarter turns, and mean change at other angles."""
+    changes = dict(zip(run["angles"], run["change_by_angle"], strict=True))
+    return (
+        max(change for angle, change in changes.items() if angle % 90 == 0),
+        statistics.mean(change for angle, change in changes.items() if angle % 90),
+    )
+
+
+def _hits(runs: list[dict[str, Any]]) -> np.ndarray | None:
+    """Mean over runs of the hits on each test image; None if a run has not stored them."""
+    if not all("correct" in run for run in runs):
+        return None
+    return np.mean([unpack(next(iter(run["correct"].values()))) for run in runs], axis=0)
+
+
+def as_markdown(rows: list[dict[str, Any]]) -> str:
+    """The rows of `compare` as a table.
+
+    Example:
+        >>> row = {"name": "plain", "samples": 1000, "parameters": 50834, "test": 0.9, "deviation": 0.01, "seeds": 3, "minutes": 4.02}
+        >>> print(as_markdown([row | {"quarter_turns": 0.5, "other_angles": 0.8}]).splitlines()[-1])
+        | plain | 1,000 | 50,834 | 90.00 ± 1.00 | | 3 | 4.0 | 5e-01 | 8e-01 |
+    """
+    lines = [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|"]
+    for row in rows:
+        spread = "" if row["deviation"] is None else f" ± {100 * row['deviation']:.2f}"
+        behind = f"{100 * row['behind']:.2f} ± {100 * row['behind_error']:.2f} " if "behind" in row else ""
+        lines.append(
+            f"| {row['name']} | {row['samples']:,} | {row['parameters']:,} | {100 * row['test']:.2f}{spread} | {behind}| {row['seeds']} | "
+            f"{row['minutes']:.1f} | {row['quarter_turns']:.0e} | {row['other_angles']:.0e} |"
+        )
+    return "\n".join(lines)
