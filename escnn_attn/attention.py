@@ -45,7 +45,7 @@ class SteerableSelfAttention(SteerableAttention):
         TypeError: if the types are not on one planar gspace, or the neighbourhood is none.
         ValueError: if a number does not make sense.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn_attn import SteerableSelfAttention, fourier_type, planar_gspace
         >>> attention = SteerableSelfAttention(fourier_type(planar_gspace("SO2"), 8, 2), heads=2)
@@ -105,7 +105,11 @@ class SteerableCrossAttention(SteerableAttention):
         context_type: type of the context, on the same gspace.
         out_type: type of the output; None for `in_type`.
         heads: number of heads.
-        head_channels, max_frequency, position, neighborhood, dropout: as in `SteerableSelfAttention`.
+        head_channels: fields of a head, as in `SteerableSelfAttention`.
+        max_frequency: band limit of the head type, as there.
+        position: makes the position embedding, as there.
+        neighborhood: the tokens of the context that a token attends to; None for all.
+        dropout: probability of dropping a field of the output.
 
     Shape:
         x (b, in_type.size, h, w) or (points, in_type.size), context (b, context_type.size, h', w') or
@@ -115,7 +119,7 @@ class SteerableCrossAttention(SteerableAttention):
         TypeError: if the types are not on one planar gspace, or the neighbourhood is none.
         ValueError: if a number does not make sense.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn_attn import SteerableCrossAttention, fourier_type, planar_gspace
         >>> so2 = planar_gspace("SO2")

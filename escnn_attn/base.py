@@ -31,7 +31,7 @@ class TokenModule(EquivariantModule):
     Raises:
         TypeError: if the types are not on one planar gspace.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn_attn import TokenModule, fourier_type, planar_gspace
         >>> class Double(TokenModule):
@@ -151,7 +151,7 @@ class ExportedModule(nn.Module):
 class SequentialModule(escnn.nn.SequentialModule):
     """escnn's chain of modules, which also forwards `batch`, `mask`, `edge_index` and the like to the modules of this library.
 
-    Example:
+    Examples:
         >>> import escnn.nn
         >>> import torch
         >>> from escnn_attn import SequentialModule, SteerableLinear, fourier_type, planar_gspace

@@ -25,7 +25,7 @@ class DistanceBias(PositionEmbedding):
     Raises:
         ValueError: if the lengths are not positive.
 
-    Example:
+    Examples:
         >>> from escnn_attn import DistanceBias, SteerableSelfAttention, fourier_type, planar_gspace
         >>> t = fourier_type(planar_gspace("SO2"), 4, 1)
         >>> SteerableSelfAttention(t, heads=2, position=DistanceBias).position.log_rate.shape
@@ -80,7 +80,7 @@ class RadialBias(PositionEmbedding):
     Raises:
         ValueError: if the extent is not positive, or there are fewer than two centres.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn_attn import Disc, RadialBias, SteerableSelfAttention, fourier_type, planar_gspace
         >>> t = fourier_type(planar_gspace("SO2"), 4, 1)

@@ -35,7 +35,7 @@ def steerable_block(
         dropout: probability of dropping a field of the attention's output.
         drop_path: probability of skipping a branch, for each sample.
 
-    Example:
+    Examples:
         >>> from escnn_attn import GatedFeedForward, fourier_type, planar_gspace, steerable_block
         >>> block = steerable_block(fourier_type(planar_gspace("O2"), 4, 2), heads=2, feedforward=GatedFeedForward)
         >>> block.attention.heads
@@ -62,7 +62,7 @@ def group_block(
         neighborhood: the tokens that a token attends to; None for all.
         drop_path: probability of skipping a branch, for each sample.
 
-    Example:
+    Examples:
         >>> from escnn_attn import fourier_type, group_block, planar_gspace
         >>> group_block(fourier_type(planar_gspace("C4"), 4), heads=2).attention.heads
         2

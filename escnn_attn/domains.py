@@ -13,7 +13,7 @@ from torch import Tensor
 def grid_positions(height: int, width: int) -> Tensor:
     """Centred positions (1, height·width, 2) of the pixels of a grid, as (x, y), y up, in token spacings, float64.
 
-    Example:
+    Examples:
         >>> grid_positions(1, 2).tolist()
         [[[-0.5, 0.0], [0.5, 0.0]]]
     """

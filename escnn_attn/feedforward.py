@@ -81,7 +81,7 @@ class BilinearFeedForward(FunctionFeedForward):
         TypeError: if the type is not one on the plane.
         ValueError: if the expansion is not positive.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn_attn import BilinearFeedForward, fourier_type, planar_gspace
         >>> feedforward = BilinearFeedForward(fourier_type(planar_gspace("SO2"), 4, 3))
@@ -117,7 +117,7 @@ class FourierFeedForward(FunctionFeedForward):
         TypeError: if the type is not one on the plane.
         ValueError: if the expansion is not positive, or there are too few samples for the band limit.
 
-    Example:
+    Examples:
         >>> from escnn_attn import FourierFeedForward, fourier_type, planar_gspace
         >>> so2 = planar_gspace("SO2")
         >>> [FourierFeedForward(fourier_type(so2, 4, 3), tolerance=t).matrix.value.shape[0] for t in (1e-2, 1e-4)]
@@ -153,7 +153,7 @@ class GatedFeedForward(TokenModule):
         TypeError: if the type is not one on the plane.
         ValueError: if the expansion is not positive.
 
-    Example:
+    Examples:
         >>> from escnn_attn import GatedFeedForward, fourier_type, planar_gspace
         >>> GatedFeedForward(fourier_type(planar_gspace("SO2"), 4, 3)).gate.out_features
         32

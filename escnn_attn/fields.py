@@ -25,7 +25,7 @@ def planar_gspace(name: str) -> GSpace2D:
     Raises:
         ValueError: for any other name.
 
-    Example:
+    Examples:
         >>> from escnn_attn import planar_gspace
         >>> planar_gspace("D4").fibergroup
         D4
@@ -90,7 +90,7 @@ def fourier_type(gspace: GSpace, channels: int, max_frequency: int | None = None
     Raises:
         ValueError: if `channels` is not positive, or the group is continuous and `max_frequency` is missing.
 
-    Example:
+    Examples:
         >>> from escnn_attn import fourier_type, planar_gspace
         >>> fourier_type(planar_gspace("SO2"), 3, 2).size
         15
@@ -120,7 +120,7 @@ def field_type(gspace: GSpace, *, scalars: int = 0, vectors: int = 0) -> FieldTy
     Raises:
         ValueError: if a number is negative, or both are zero.
 
-    Example:
+    Examples:
         >>> from escnn_attn import field_type, planar_gspace
         >>> field_type(planar_gspace("O2"), scalars=1, vectors=2).size
         5
@@ -152,7 +152,7 @@ class IsotypicLayout(nn.Module):
     Shape:
         split: (b, field_type.size, t) to one (d, b, t, m) for each irrep; merge: back.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn.nn import FieldType
         >>> from escnn_attn import IsotypicLayout, planar_gspace

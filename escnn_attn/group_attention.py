@@ -125,7 +125,7 @@ class LiftingSelfAttention(RegularSelfAttention):
         TypeError: for other types.
         ValueError: for a continuous group, or numbers that make no sense.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn_attn import LiftingSelfAttention, field_type, fourier_type, planar_gspace
         >>> d4 = planar_gspace("D4")
@@ -186,7 +186,7 @@ class GroupSelfAttention(RegularSelfAttention):
         TypeError: for other types.
         ValueError: for a continuous group, or numbers that make no sense.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn_attn import Disc, GroupSelfAttention, fourier_type, planar_gspace
         >>> attention = GroupSelfAttention(fourier_type(planar_gspace("C4"), 4), heads=2, neighborhood=Disc(2.0))

@@ -92,7 +92,7 @@ class SteerableLinear(TokenModule):
     Raises:
         TypeError: if the types are not on one planar gspace.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn_attn import SteerableLinear, fourier_type, planar_gspace
         >>> so2 = planar_gspace("SO2")

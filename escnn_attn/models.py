@@ -56,7 +56,7 @@ class SteerableTransformer(EquivariantModule):
         TypeError: for types that are not on the gspace.
         ValueError: for images of a shape with which strides would lose the rotation centre, naming the next that will do.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn_attn import SteerableLinear, SteerableTransformer
         >>> model = SteerableTransformer("SO2", channels=4, max_frequency=1, depth=1)

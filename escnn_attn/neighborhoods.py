@@ -23,7 +23,7 @@ class Neighborhood(ABC):
 
     A subclass defines `pairs`. Attention stays equivariant if membership depends on distances alone.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from escnn_attn import Neighborhood
         >>> class Ring(Neighborhood):
@@ -85,7 +85,7 @@ class Disc(Neighborhood):
     Raises:
         ValueError: if the radius is not positive.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn_attn import Disc, SteerableSelfAttention, fourier_type, planar_gspace
         >>> t = fourier_type(planar_gspace("SO2"), 2, 1)
@@ -129,7 +129,7 @@ class KNearest(Neighborhood):
     Raises:
         ValueError: if k is less than 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn_attn import KNearest, SteerableSelfAttention, fourier_type, planar_gspace
         >>> t = fourier_type(planar_gspace("SO2"), 2, 1)

@@ -26,7 +26,7 @@ class SteerableRMSNorm(TokenModule):
     Raises:
         TypeError: if the type is not one on the plane.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn_attn import SteerableRMSNorm, fourier_type, planar_gspace
         >>> norm = SteerableRMSNorm(fourier_type(planar_gspace("O2"), 2, 1))

@@ -26,7 +26,7 @@ class InvariantPooling(TokenModule):
     Raises:
         TypeError: if the type is not one on the plane.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn_attn import InvariantPooling, fourier_type, planar_gspace
         >>> pool = InvariantPooling(fourier_type(planar_gspace("SO2"), 4, 3))

@@ -33,7 +33,7 @@ class PositionEmbedding(nn.Module):
         (b or 1, t, 2) and (b or 1, s, 2) to logits that broadcast to (b, h, t, s), or None. With a neighbourhood, bias is
         called for tiles of a grid, or for the edges of a graph (b of them, t = s = 1), so it must see positions alone.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn_attn import PositionEmbedding
         >>> class NearIsGood(PositionEmbedding):
@@ -86,7 +86,7 @@ class NoPosition(PositionEmbedding):
         head_type: field type of one head.
         heads: number of heads.
 
-    Example:
+    Examples:
         >>> from escnn_attn import NoPosition, SteerableSelfAttention, fourier_type, planar_gspace
         >>> t = fourier_type(planar_gspace("C4"), 2)
         >>> SteerableSelfAttention(t, heads=1, position=NoPosition).position
@@ -122,7 +122,7 @@ class RotaryEmbedding(PositionEmbedding):
             tokens are farther apart than `max_distance`, need too many samples (naming what would do), or have positions
             that require a gradient.
 
-    Example:
+    Examples:
         >>> from functools import partial
         >>> from escnn_attn import RotaryEmbedding, SteerableSelfAttention, fourier_type, planar_gspace
         >>> exact = partial(RotaryEmbedding, wavelengths=(4.0, 32.0), tolerance=1e-6)
@@ -234,7 +234,7 @@ class QueryKeyRotaryEmbedding(RotaryEmbedding):
     For the trivial group this is two-dimensional RoPE, the position embedding of a plain transformer. The arguments are
     those of `RotaryEmbedding`.
 
-    Example:
+    Examples:
         >>> from escnn_attn import QueryKeyRotaryEmbedding, SteerableSelfAttention, fourier_type, planar_gspace
         >>> t = fourier_type(planar_gspace("trivial"), 64)
         >>> SteerableSelfAttention(t, heads=4, position=QueryKeyRotaryEmbedding).position

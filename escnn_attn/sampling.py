@@ -27,7 +27,7 @@ class Constant(nn.Module):
     Args:
         array: the values, of any shape.
 
-    Example:
+    Examples:
         >>> third = Constant(np.array(1 / 3)).float().double()
         >>> third.value.item() == 1 / 3
         True
@@ -87,7 +87,7 @@ def synthesis_matrix(group: Group, irreps: Sequence[IrrepId], elements: Sequence
     Returns:
         array (N, coefficients), float64.
 
-    Example:
+    Examples:
         >>> from escnn.group import so2_group
         >>> A = synthesis_matrix(so2_group(), [(0,), (1,)], group_samples(so2_group(), 4))
         >>> bool(np.allclose(A.T @ A, np.eye(3)))
@@ -121,7 +121,7 @@ def rotary_samples(max_frequency: int, argument: float, tolerance: float) -> int
     Raises:
         ValueError: if more than `MAX_SAMPLES` rotations would be needed.
 
-    Example:
+    Examples:
         >>> rotary_samples(3, 6.0, 1e-3), rotary_samples(3, 6.0, 1e-6)
         (20, 24)
     """

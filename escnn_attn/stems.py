@@ -37,7 +37,7 @@ def convolution_stem(
     Raises:
         ValueError: if the kernel sizes are not odd, or not as many as the strides.
 
-    Example:
+    Examples:
         >>> from escnn_attn import convolution_stem, field_type, fourier_type, planar_gspace
         >>> so2 = planar_gspace("SO2")
         >>> stem = convolution_stem(field_type(so2, scalars=1), fourier_type(so2, 4, 2))
@@ -80,7 +80,7 @@ def lifting_stem(
         heads: of the lifting self-attention.
         neighborhood: the tokens that a token attends to; None for all.
 
-    Example:
+    Examples:
         >>> from escnn_attn import field_type, fourier_type, lifting_stem, planar_gspace
         >>> d4 = planar_gspace("D4")
         >>> lifting_stem(field_type(d4, scalars=1), fourier_type(d4, 4)).evaluate_output_shape((1, 1, 29, 29))

@@ -108,7 +108,7 @@ def assert_equivariant(
         AssertionError: naming the worst element and its error.
         ValueError: if no tolerance is given for a dtype without a default.
 
-    Example:
+    Examples:
         >>> from escnn_attn import SteerableLinear, fourier_type, planar_gspace
         >>> t = fourier_type(planar_gspace("O2"), 2, 1)
         >>> errors = assert_equivariant(SteerableLinear(t, t), domain="points")

@@ -27,7 +27,7 @@ class Tokens:
             alone need not be computed anew; None on clouds.
         shared: what layers have computed from the positions alone, kept for later layers.
 
-    Example:
+    Examples:
         >>> from escnn_attn import IsotypicLayout, fourier_type, planar_gspace
         >>> layout = IsotypicLayout(fourier_type(planar_gspace("SO2"), 4, 1))
         >>> tokens = grid_tokens(torch.randn(2, 12, 5, 5), layout)

@@ -33,7 +33,7 @@ class SteerableTransformerBlock(TokenModule):
     Raises:
         TypeError: if the types of the two modules differ.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn_attn import BilinearFeedForward, SteerableSelfAttention, SteerableTransformerBlock, fourier_type, planar_gspace
         >>> t = fourier_type(planar_gspace("D4"), 2)
@@ -74,7 +74,7 @@ class SteerableStack(TokenModule):
         TypeError: if a layer does not take what the one before gives.
         ValueError: if there are no layers.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from escnn_attn import SteerableLinear, SteerableRMSNorm, SteerableStack, fourier_type, planar_gspace
         >>> wide, narrow = (fourier_type(planar_gspace("O2"), n, 1) for n in (4, 2))

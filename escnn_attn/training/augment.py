@@ -21,7 +21,7 @@ class RandomDeformation:
     Shape:
         (b, c, h, w), unchanged.
 
-    Example:
+    Examples:
         >>> RandomDeformation(degrees=180, elastic=1.0)(torch.rand(2, 1, 29, 29)).shape
         torch.Size([2, 1, 29, 29])
     """

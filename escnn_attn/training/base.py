@@ -98,7 +98,7 @@ class Learner(pl.LightningModule, ABC):
 def one_cycle(step: int, total: int, warmup: float) -> float:
     """Factor of the learning rate: linear warm-up over a fraction of the steps, then cosine decay to zero.
 
-    Example:
+    Examples:
         >>> [round(one_cycle(step, 100, 0.1), 2) for step in (0, 9, 10, 55, 100)]
         [0.1, 1.0, 1.0, 0.5, 0.0]
     """

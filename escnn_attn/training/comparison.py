@@ -27,7 +27,7 @@ def pack(correct: np.ndarray) -> str:
 def unpack(text: str) -> np.ndarray:
     """The bits that `pack` packed, and up to seven zeros behind them.
 
-    Example:
+    Examples:
         >>> unpack(pack(np.array([1, 0, 1])))
         array([1, 0, 1, 0, 0, 0, 0, 0], dtype=uint8)
     """
@@ -103,7 +103,7 @@ def _hits(runs: list[dict[str, Any]]) -> np.ndarray | None:
 def as_markdown(rows: list[dict[str, Any]]) -> str:
     """The rows of `compare` as a table.
 
-    Example:
+    Examples:
         >>> row = {"name": "plain", "samples": 1000, "parameters": 50834, "test": 0.9, "deviation": 0.01, "seeds": 3, "minutes": 4.02}
         >>> print(as_markdown([row | {"quarter_turns": 0.5, "other_angles": 0.8}]).splitlines()[-1])
         | plain | 1,000 | 50,834 | 90.00 ± 1.00 | | 3 | 4.0 | 5e-01 | 8e-01 |

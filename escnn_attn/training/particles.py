@@ -36,7 +36,7 @@ def simulate(
     Raises:
         ValueError: if a shape does not fit, or time, steps or softening is not positive.
 
-    Example:
+    Examples:
         >>> start = np.array([[[0.0, 0.0], [1.0, 0.0]]])  # at rest, of opposite charges
         >>> positions, _ = simulate(start, 0 * start, np.array([[1.0, -1.0]]), time=0.5, steps=10, softening=0.5)
         >>> positions.shape
@@ -88,7 +88,7 @@ def energy(
     Returns:
         both energies (...).
 
-    Example:
+    Examples:
         >>> kinetic, potential = energy(np.array([[0, 0], [3, 0]]), np.array([[0, 0], [0, 2]]), np.array([1, -1]), softening=4)
         >>> float(kinetic), float(potential)
         (2.0, -0.2)

@@ -69,7 +69,7 @@ def draw(results: list[dict[str, Any]], folder: Path) -> None:
 def describe(results: dict[str, Any]) -> str:
     """One line about a result.
 
-    Example:
+    Examples:
         >>> describe({"name": "plain", "parameters": 61724, "metric": "accuracy", "test": {"upright": 0.97, "rotated": 0.393}})
         'plain: 61,724 parameters, upright 97.0 %, rotated 39.3 %'
     """
