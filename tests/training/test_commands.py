@@ -19,7 +19,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWa
 SMALL = ["model.channels=2", "model.depth=1", "model.max_frequency=1", "epochs=2", "threads=1"]
 
 
-SYSTEMS = ["plain", "gcnn_c4", "gcnn_d4", "cnn_so2", "group_attention_c4", "group_attention_c8", "group_attention_d4"]
+SYSTEMS = [
+    "plain",
+    "plain_stem",
+    "gcnn_c4",
+    "gcnn_d4",
+    "cnn_so2",
+    "group_attention_c4",
+    "group_attention_c8",
+    "group_attention_d4",
+]
 
 
 @pytest.mark.parametrize("model", [*SYSTEMS, "steerable_so2", "steerable_o2"])
