@@ -22,7 +22,8 @@ def main() -> None:
     most = max(result["samples"] for result in results)
     first = {r["name"]: r for r in reversed(results) if r["samples"] == most and "angles" in r}
     plot_accuracy_by_angle(list(first.values()), pictures / "comparison_by_angle.png")
-    plot_sample_efficiency(rows, pictures / "sample_efficiency.png")
+    if len({row["samples"] for row in rows}) > 1:
+        plot_sample_efficiency(rows, pictures / "sample_efficiency.png")
 
 
 if __name__ == "__main__":

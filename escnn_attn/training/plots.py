@@ -1,5 +1,6 @@
 """Pictures of results."""
 
+import math
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -20,25 +21,29 @@ PREDICTIONS = [("o", "black"), ("X", "tab:orange"), ("D", "tab:green"), ("s", "t
 
 def plot_accuracy_by_angle(results: list[dict[str, Any]], path: Path) -> None:
     """Accuracy against the angle that upright test images are rotated by, one curve for each result."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
     for result in results:
         angles, accuracies = list(result["angles"]), list(result["accuracy_by_angle"])
         axes.plot([*angles, angles[0] + 360], [100 * a for a in [*accuracies, accuracies[0]]], marker=".", label=result["name"])
-    axes.set(xlabel="rotation of the test images (degrees)", ylabel="accuracy (%)", xticks=range(0, 361, 45), ylim=(0, 100))
+    lowest = min(min(result["accuracy_by_angle"]) for result in results)
+    limits = (10 * math.floor(10 * lowest), 100)
+    axes.set(xlabel="rotation of the test images (degrees)", ylabel="accuracy (%)", xticks=range(0, 361, 45), ylim=limits)
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside right upper", frameon=False)
     save(figure, path)
 
 
 def plot_sample_efficiency(rows: list[dict[str, Any]], path: Path) -> None:
-    """Test accuracy against the number of training images, one curve for each model; rows are those of `comparison.compare`."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    """Test accuracy against the number of training images, a curve for each model with several of the rows of `compare`."""
+    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
     for name in dict.fromkeys(row["name"] for row in rows):
         points = sorted((row["samples"], 100 * row["test"]) for row in rows if row["name"] == name)
+        if len(points) == 1:
+            continue
         axes.semilogx(*zip(*points, strict=True), marker=".", label=name)
     axes.set(xlabel="training images", ylabel="test accuracy (%)")
     axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    figure.legend(loc="outside right upper", frameon=False)
     save(figure, path)
 
 
