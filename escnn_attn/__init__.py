@@ -12,6 +12,7 @@ from escnn_attn.linear import SteerableLinear
 from escnn_attn.blocks import group_block, steerable_block
 from escnn_attn.models import SteerableTransformer
 from escnn_attn.neighborhoods import Disc, KNearest, Neighborhood
+from escnn_attn.nonlinearity import FourierGELU
 from escnn_attn.norm import SteerableRMSNorm
 from escnn_attn.pooling import InvariantPooling
 from escnn_attn.positions import NoPosition, PositionEmbedding, QueryKeyRotaryEmbedding, RotaryEmbedding
@@ -26,6 +27,7 @@ __all__ = [
     "Disc",
     "DistanceBias",
     "FourierFeedForward",
+    "FourierGELU",
     "GatedFeedForward",
     "GroupSelfAttention",
     "InvariantPooling",

@@ -135,9 +135,9 @@ class TokenModule(EquivariantModule):
 
 
 class ExportedModule(nn.Module):
-    """A `TokenModule` that maps plain tensors on grids; it can be pickled."""
+    """A module that has `forward_grid`, as a map of plain tensors; it can be pickled."""
 
-    def __init__(self, module: TokenModule) -> None:
+    def __init__(self, module: EquivariantModule) -> None:
         super().__init__()
         self.module = copy.deepcopy(module)
         for part in self.module.modules():

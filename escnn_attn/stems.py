@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 import escnn.nn
 from escnn.nn import EquivariantModule, FieldType
 
-from escnn_attn.fields import field_type, max_frequency
+from escnn_attn.fields import field_type
 from escnn_attn.group_attention import LiftingSelfAttention
 from escnn_attn.neighborhoods import Neighborhood
+from escnn_attn.nonlinearity import FourierGELU
 from escnn_attn.norm import SteerableRMSNorm
 
 
@@ -23,7 +24,7 @@ def convolution_stem(
 ) -> escnn.nn.SequentialModule:
     """Steerable convolutions of escnn that turn an image into a coarser grid of Fourier fields.
 
-    Each convolution but the last is followed by a norm and an ELU on samples of the group. A stride keeps the rotation
+    Each convolution but the last is followed by a norm and a GELU on samples of the group (an ELU, for finite groups). A stride keeps the rotation
     centre where it divides the side of the image minus 1, as in 29 to 15 to 8.
 
     Args:
@@ -67,6 +68,7 @@ def lifting_stem(
     kernel_size: int = 9,
     heads: int = 4,
     neighborhood: Neighborhood | None = None,
+    norm: Callable[[FieldType], EquivariantModule] = SteerableRMSNorm,
 ) -> escnn.nn.SequentialModule:
     """Lifting self-attention from scalars to functions on a finite group, after a convolution and before pooling, each of stride 2.
 
@@ -79,6 +81,7 @@ def lifting_stem(
         kernel_size: of the convolution, odd.
         heads: of the lifting self-attention.
         neighborhood: the tokens that a token attends to; None for all.
+        norm: makes the norm of a type after the convolution.
 
     Examples:
         >>> from escnn_attn import field_type, fourier_type, lifting_stem, planar_gspace
@@ -89,7 +92,7 @@ def lifting_stem(
     scalars = field_type(out_type.gspace, scalars=hidden_channels)
     return escnn.nn.SequentialModule(
         copy.deepcopy(escnn.nn.R2Conv(in_type, scalars, kernel_size, stride=2, padding=kernel_size // 2)),
-        SteerableRMSNorm(scalars),
+        norm(scalars),
         escnn.nn.ELU(scalars),
         LiftingSelfAttention(scalars, out_type, heads=heads, neighborhood=neighborhood),
         escnn.nn.PointwiseAvgPoolAntialiased(out_type, sigma=0.66, stride=2),
@@ -97,8 +100,4 @@ def lifting_stem(
 
 
 def _pointwise(hidden: FieldType) -> EquivariantModule:
-    group, limit = hidden.fibergroup, max_frequency(hidden)
-    if not group.continuous:
-        return escnn.nn.ELU(hidden)
-    irreps = list(dict.fromkeys(hidden.representations[0].irreps))
-    return escnn.nn.FourierELU(hidden.gspace, len(hidden), irreps, type="regular", N=max(16, 4 * limit))
+    return FourierGELU(hidden) if hidden.fibergroup.continuous else escnn.nn.ELU(hidden)
