@@ -78,7 +78,7 @@ class SteerableAttention(TokenModule):
     def _functions(self, projected: Features, count: int) -> list[Tensor]:
         """What `_projection` gave, as `count` tensors of coefficients (b, h, t, c, r)."""
         parts = projected[0].unflatten(-1, (count, self.heads, self.channels)).unbind(3)
-        return [part.permute(1, 3, 2, 4, 0) for part in parts]
+        return [part.permute(0, 3, 1, 4, 2) for part in parts]
 
     def prepare(self, tokens: Tokens) -> None:
         """Leaves with the tokens all that self-attention takes from their positions: the rest can be compiled."""
@@ -99,7 +99,7 @@ class SteerableAttention(TokenModule):
         position, x, y = self._bind(query, context, pattern), query.positions, context.positions
         q, k, v = position.encode_query(q, x), position.encode_key(k, y), position.encode_value(v, y)
         out = position.decode(pattern.attend(q, k, v, self.scale, position.bias), x).to(dtype)
-        scaled = out.permute(4, 0, 2, 1, 3) * self.gain[:, None].to(dtype)
+        scaled = out.permute(0, 2, 4, 1, 3) * self.gain[:, None].to(dtype)
         features = self.project_out((scaled.flatten(3),))
         reached = pattern.reached()
         if reached is not None:

@@ -49,7 +49,7 @@ class IsotypicFeatures:
 
 @dataclass(frozen=True)
 class GroupFunctions(IsotypicFeatures):
-    """Functions on the group, as one tensor (r, b, t, c) of their coefficients; m = copies · c.
+    """Functions on the group, as one tensor (b, t, r, c) of their coefficients; m = copies · c.
 
     Attributes:
         copies: of each irrep in one function, its rows r in escnn's order: irrep, copy, component.
@@ -67,15 +67,18 @@ class GroupFunctions(IsotypicFeatures):
 
     def empty(self, like: Tensor, tokens: tuple[int, int]) -> Features:
         rows = sum(d * j for d, j in zip(self.dims, self.copies, strict=True))
-        return (like.new_empty(rows, *tokens, self.channels),)
+        return (like.new_empty(*tokens, rows, self.channels),)
+
+    def tokens(self, tensors: Features) -> tuple[int, int]:
+        return tensors[0].shape[0], tensors[0].shape[1]
 
     def blocks(self, tensors: Features) -> list[list[Tensor]]:
-        irreps = tensors[0].flatten(1, 2).split([d * j for d, j in zip(self.dims, self.copies, strict=True)])
+        irreps = tensors[0].flatten(0, 1).transpose(0, 1).split([d * j for d, j in zip(self.dims, self.copies, strict=True)])
         return [list(rows.split(d)) for rows, d in zip(irreps, self.dims, strict=True)]
 
     def join(self, blocks: list[Tensor], tokens: tuple[int, int]) -> Features:
         rows = [part for x, j in zip(blocks, self.copies, strict=True) for part in x.chunk(j, dim=-1)]
-        return (torch.cat(rows).unflatten(1, tokens),)
+        return (torch.cat(rows).transpose(0, 1).unflatten(0, tokens),)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class IsotypicLinear(nn.Module):
         functions_out: the same for the output.
 
     Shape:
-        isotypic features, one (d, b, t, m) for each irrep, or functions, one (r, b, t, c), to the same of the output.
+        isotypic features, one (d, b, t, m) for each irrep, or functions, one (b, t, r, c), to the same of the output.
     """
 
     def __init__(

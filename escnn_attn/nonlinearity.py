@@ -68,9 +68,8 @@ class FourierGELU(EquivariantModule):
         # scaled so that values have the variance of coefficients, whatever the number of samples
         scale = (samples / size) ** 0.5
         matrix = self.matrix.value
-        functions = x.reshape(-1, size, x[0, 0].numel()).transpose(0, 1)  # coefficients, all fields, pixels
-        out = pointwise(functions, matrix * scale, matrix.mT / scale, F.gelu)
-        return out.transpose(0, 1).reshape(x.shape)
+        functions = x.unflatten(1, (-1, size)).flatten(3) if x.dim() > 2 else x.view(len(x), -1, size, 1)
+        return pointwise(functions, matrix * scale, matrix.mT / scale, F.gelu).reshape(x.shape)
 
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the output for an input (b, c, height, width) or (points, c): the same."""

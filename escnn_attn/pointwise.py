@@ -9,29 +9,29 @@ from torch import Tensor
 Activation = Callable[[Tensor], Tensor]
 
 #: values on samples that `pointwise` holds at a time: few enough to stay in the cache
-CHUNK = 2**18
+CHUNK = 2**19
 
 
 def pointwise(coefficients: Tensor, synthesis: Tensor, analysis: Tensor, activate: Activation) -> Tensor:
     r"""$A'\,\phi(A \hat f)$: a map of functions on the group, on samples of them, and back to coefficients.
 
-    A part of the functions at a time, and computed again for the gradient: the values on the samples are never kept.
+    A few tokens at a time, and computed again for the gradient: the values on the samples are never kept.
 
     Args:
-        coefficients: (r, …, c), component-leading, so that all functions go through one matrix product.
+        coefficients: (b, t, r, c).
         synthesis: the matrix $A$, (n, r).
         analysis: the matrix $A'$, (r, n).
-        activate: $\phi$, of values (…, c) to (…, c').
+        activate: $\phi$, of values (…, n, c) to (…, n, c').
     """
     synthesis, analysis = synthesis.to(coefficients.dtype), analysis.to(coefficients.dtype)
     if torch.compiler.is_compiling():
-        return _mapped(analysis, activate(_mapped(synthesis, coefficients)))
-    flat = Pointwise.apply(coefficients.flatten(1, -2), synthesis, analysis, activate)
-    return flat.unflatten(1, coefficients.shape[1:-1])
+        return analysis @ activate(synthesis @ coefficients)
+    flat = Pointwise.apply(coefficients.flatten(0, 1), synthesis, analysis, activate)
+    return flat.unflatten(0, coefficients.shape[:2])
 
 
 class Pointwise(torch.autograd.Function):
-    """`pointwise` of (r, t, c)."""
+    """`pointwise` of (t, r, c)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, synthesis: Tensor, analysis: Tensor, activate: Activation) -> Tensor:
@@ -39,11 +39,11 @@ class Pointwise(torch.autograd.Function):
         ctx.activate = activate
         size = max(1, CHUNK // max(1, len(synthesis) * x.shape[2]))
         out = None
-        for start in range(0, max(1, x.shape[1]), size):
-            values = activate(_mapped(synthesis, x[:, start : start + size]))
+        for start in range(0, max(1, len(x)), size):
+            values = activate(synthesis @ x[start : start + size])
             if out is None:
-                out = x.new_empty(len(analysis), x.shape[1], values.shape[2])
-            _mapped(analysis, values, out=out[:, start : start + size])
+                out = x.new_empty(len(x), len(analysis), values.shape[-1])
+            torch.matmul(analysis, values, out=out[start : start + size])
         assert out is not None
         return out
 
@@ -51,23 +51,16 @@ class Pointwise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         x, synthesis, analysis = ctx.saved_tensors
         if torch.is_grad_enabled():  # for a gradient of this gradient
-            out = _mapped(analysis, ctx.activate(_mapped(synthesis, x)))
+            out = analysis @ ctx.activate(synthesis @ x)
             return *torch.autograd.grad(out, x, grad, create_graph=True), None, None, None
         size = max(1, CHUNK // max(1, len(synthesis) * x.shape[2]))
-        by_x = x.new_empty(x.shape)
-        for part, of_part, to in zip(x.split(size, 1), grad.split(size, 1), by_x.split(size, 1), strict=True):
-            values = _mapped(synthesis, part).requires_grad_()
+        by_x = torch.empty_like(x)
+        for part, of_part, to in zip(x.split(size), grad.split(size), by_x.split(size), strict=True):
+            values = (synthesis @ part).requires_grad_()
             with torch.enable_grad():
-                (by_values,) = torch.autograd.grad(ctx.activate(values), values, _mapped(analysis.mT, of_part))
-            _mapped(synthesis.mT, by_values, out=to)
+                (by_values,) = torch.autograd.grad(ctx.activate(values), values, analysis.mT @ of_part)
+            torch.matmul(synthesis.mT, by_values, out=to)
         return by_x, None, None, None
-
-
-def _mapped(matrix: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
-    """A matrix (n, r) times (r, …), as one product; `out` is contiguous behind its first axis."""
-    if out is not None:
-        return torch.mm(matrix, x.flatten(1), out=out.flatten(1))
-    return (matrix @ x.flatten(1)).unflatten(1, x.shape[1:])
 
 
 class ProductOfHalves(torch.autograd.Function):

@@ -91,7 +91,7 @@ def naive(module: SteerableSelfAttention, x, samples: int) -> torch.Tensor:
     A = torch.tensor(synthesis_matrix(group, irreps, elements))
     tokens = module.in_layout.split(x.tensor.T[None])
     projected = module.project_in(tokens)
-    coefficients = projected[0][:, 0].unflatten(-1, (3, module.heads, module.channels)).permute(1, 2, 3, 4, 0)  # t p h c r
+    coefficients = projected[0][0].unflatten(-1, (3, module.heads, module.channels)).permute(0, 2, 3, 4, 1)  # t p h c r
     pairs = module.channels // 2
     out = torch.zeros(len(x.coords), module.heads, module.channels, A.shape[1], dtype=torch.float64)
     for h in range(module.heads):
@@ -112,7 +112,7 @@ def naive(module: SteerableSelfAttention, x, samples: int) -> torch.Tensor:
             out[i, h, :pairs] = torch.einsum("fn,nr->fr", total.real, A)
             out[i, h, pairs:] = torch.einsum("fn,nr->fr", total.imag, A)
     out = out * module.gain[:, None, None]
-    return module.out_layout.merge(module.project_out((out.permute(3, 0, 1, 2).flatten(2)[:, None],)))[0].T
+    return module.out_layout.merge(module.project_out((out.permute(0, 3, 1, 2).flatten(2)[None],)))[0].T
 
 
 @pytest.mark.parametrize("name", ["trivial", "C3", "D4", "SO2", "O2"])
@@ -159,7 +159,7 @@ def test_weights_reproduce_the_output():
     x = cloud(module.in_type, points=6)
     tokens_v = module._functions(module.project_in(_tokens(module, x).features), 3)[2]
     mixed = torch.einsum("bhts,bhscr->bhtcr", module.attention_weights(x), tokens_v)
-    functions = (mixed * module.gain[:, None, None, None]).permute(4, 0, 2, 1, 3).flatten(3)
+    functions = (mixed * module.gain[:, None, None, None]).permute(0, 2, 4, 1, 3).flatten(3)
     expected = module.out_layout.merge(module.project_out((functions,)))
     assert relative(module(x).tensor, expected[0].T) < 1e-12
 

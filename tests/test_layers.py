@@ -160,10 +160,10 @@ def test_bilinear_feedforward_equals_a_naive_twin():
     layout = IsotypicLayout(t).double()
     A = torch.tensor(synthesis_matrix(group, band_limited_irreps(group, 2), group_samples(group, 64))) * 8
     (hidden,) = module.project_in(layout.split(x.tensor.T[None]))
-    values = torch.einsum("nr,rtc->tcn", A, hidden[:, 0]) / 5**0.5
+    values = torch.einsum("nr,trc->tcn", A, hidden[0]) / 5**0.5
     product = values[:, : module.channels] * values[:, module.channels :]
-    back = torch.einsum("nr,tcn->rtc", A, product) / 64 * 5**0.5
-    expected = layout.merge(module.project_out((back[:, None],)))[0].T
+    back = torch.einsum("nr,tcn->trc", A, product) / 64 * 5**0.5
+    expected = layout.merge(module.project_out((back[None],)))[0].T
     assert relative(module(x).tensor, expected) < 1e-12
 
 

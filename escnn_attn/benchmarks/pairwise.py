@@ -27,7 +27,7 @@ def pairwise_attention(module: SteerableSelfAttention, tokens: Tokens) -> Tokens
     assert isinstance(embedding, RotaryEmbedding)
     limit, pairs = embedding.max_frequency, module.channels // 2
     coefficients = module.project_in(tokens.features)[0].unflatten(-1, (3, module.heads, 2, pairs))
-    q, k, v = (torch.complex(*part) for part in coefficients.permute(3, 5, 1, 4, 6, 2, 0))  # b h f t r
+    q, k, v = (torch.complex(*part) for part in coefficients.permute(3, 5, 0, 4, 6, 1, 2))  # b h f t r
     basis = _harmonics(limit).to(q)
     q, k, v = q @ basis.mT, k @ basis.mT, v @ basis.mT  # coefficients of e^{img}, m = -limit … limit
     kernels = [_kernels(tokens.positions[0], limit, w, f) for f, w in enumerate(embedding.radians)]
@@ -44,8 +44,8 @@ def pairwise_attention(module: SteerableSelfAttention, tokens: Tokens) -> Tokens
         shifted = [x[..., 4 * limit - i : 4 * limit - i + size] for i, x in enumerate(by_order)]
         turned.append(torch.stack(shifted).sum(dim=0))
     out = torch.stack(turned)  # f b h t m
-    functions = out.permute(4, 1, 3, 2, 0) * module.gain[:, None]  # m b t h f
-    real = torch.einsum("mr,mbthf->rbthf", basis.conj(), functions)
+    functions = out.permute(1, 3, 4, 2, 0) * module.gain[:, None]  # b t m h f
+    real = torch.einsum("mr,btmhf->btrhf", basis.conj(), functions)
     features = module.project_out((torch.stack([real.real, real.imag], dim=4).flatten(3),))
     return tokens.with_features(features)
 
