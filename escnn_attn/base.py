@@ -2,6 +2,7 @@
 
 import copy
 from abc import abstractmethod
+from typing import Any
 
 import escnn.nn
 import torch
@@ -139,7 +140,7 @@ class ExportedModule(nn.Module):
 
     def __init__(self, module: EquivariantModule) -> None:
         super().__init__()
-        self.module = copy.deepcopy(module)
+        self.module: Any = copy.deepcopy(module)
         for part in self.module.modules():
             for name in [n for n, value in vars(part).items() if isinstance(value, FieldType)]:
                 setattr(part, name, None)
