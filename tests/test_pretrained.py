@@ -10,7 +10,7 @@ from escnn_attn.training import Digits
 from escnn_attn.training.data import rotate_images, to_input
 
 
-@pytest.mark.parametrize("name", ["rotmnist_50k"])
+@pytest.mark.parametrize("name", ["rotmnist", "rotmnist_50k"])
 def test_shipped_weights_recognise_digits_they_have_not_seen_upright(name):
     """Some of these digits, rotated otherwise, may have been among those it was trained on: a test of loading alone."""
     assert name in available()
