@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Timer
 
 from escnn_attn.memory import keep_freed_memory
 from escnn_attn.training.base import DataModule, Learner, load_learner
@@ -78,14 +78,15 @@ def train(config: DictConfig) -> dict[str, Any]:
 
 
 def _fit(trainer: pl.Trainer, learner: Learner, datamodule: DataModule, ckpt_path: str | None) -> float:
-    """Trains, and returns the minutes that it took."""
-    start = time.monotonic()
+    """Trains, and returns the minutes that it took, those before an interruption included."""
+    timer = Timer()
+    trainer.callbacks.append(timer)  # pyright: ignore[reportAttributeAccessIssue] (a list, added by a connector)
     try:
         trainer.fit(learner, datamodule, ckpt_path=ckpt_path)
     except (KeyboardInterrupt, SystemExit):
         print(f"\ninterrupted; to resume from the last whole epoch: ckpt_path={trainer.default_root_dir}/checkpoints/last.ckpt")
         raise
-    return (time.monotonic() - start) / 60
+    return timer.time_elapsed() / 60
 
 
 def evaluate(learner: Learner, name: str, datamodule: DataModule) -> dict[str, Any]:
