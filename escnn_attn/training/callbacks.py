@@ -36,6 +36,10 @@ class AveragedWeights(EMAWeightAveraging):
         pl_module.train()
         super().on_train_batch_end(trainer, pl_module, *batch)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning has done so at the end of training, but not where a checkpoint of a finished training was loaded
+        self._copy_average_to_current(pl_module)
+
     def _swap_models(self, pl_module: pl.LightningModule) -> None:
         with _train_mode(pl_module):
             for average, current in self._pairs(pl_module):

@@ -133,7 +133,13 @@ def test_a_finished_run_can_be_resumed_for_more_epochs(tmp_path):
     fit(tmp_path, epochs=2)
     _, trainer = fit(tmp_path, epochs=3, ckpt_path=str(tmp_path / "last.ckpt"))
     assert trainer.current_epoch == 3
-    fit(tmp_path, epochs=3, ckpt_path=str(tmp_path / "last.ckpt"))
+
+
+def test_a_finished_run_that_is_resumed_ends_with_averaged_weights_too(tmp_path):
+    finished, _ = fit(tmp_path, epochs=2)
+    again, _ = fit(tmp_path, epochs=2, ckpt_path=str(tmp_path / "last.ckpt"))
+    for name, value in finished.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, msg=name)
 
 
 def test_fewer_images_than_a_batch_are_still_trained_on():
