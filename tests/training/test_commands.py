@@ -108,7 +108,10 @@ def test_an_interrupted_run_leaves_a_checkpoint_to_resume_from(tmp_path):
     assert f"ckpt_path={tmp_path}/checkpoints/last.ckpt" in output
     assert process.returncode != 0
     stored = torch.load(checkpoint, weights_only=True)
-    epoch, seconds = stored["epoch"], stored["callbacks"]["Timer"]["time_elapsed"]["train"]
+    epoch = stored["epoch"]
+    assert 0 < stored["callbacks"]["Timer"]["time_elapsed"]["train"] < 200
+    stored["callbacks"]["Timer"]["time_elapsed"]["train"] = 600.0
+    torch.save(stored, checkpoint)
     done = run(
         f"ckpt_path={checkpoint}",
         f"epochs={epoch + 2}",
@@ -116,7 +119,7 @@ def test_an_interrupted_run_leaves_a_checkpoint_to_resume_from(tmp_path):
         f"hydra.run.dir={tmp_path}/again",
     )
     assert "rotated" in done.stdout
-    assert json.loads((tmp_path / "again" / "results.json").read_text())["minutes"] > seconds / 60  # both runs count
+    assert json.loads((tmp_path / "again" / "results.json").read_text())["minutes"] > 10  # both runs count
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
