@@ -17,7 +17,69 @@ from escnn_attn.testing import assert_equivariant, stated_tolerance
 from escnn_attn.tokens import Tokens, from_tokens, grid_tokens, require_type, to_tokens
 
 
-class TokenModule(EquivariantModule):
+class PlanarModule(EquivariantModule):
+    """A module between two field types on one planar gspace: their check, shapes, the check of equivariance and the export.
+
+    A subclass implements `forward`, on geometric tensors, and `forward_grid`, on plain ones.
+
+    Args:
+        in_type: field type of the input.
+        out_type: field type of the output.
+
+    Raises:
+        TypeError: if the types are not on one planar gspace.
+    """
+
+    in_type: FieldType
+    out_type: FieldType
+
+    def __init__(self, in_type: FieldType, out_type: FieldType) -> None:
+        super().__init__()
+        require_planar(in_type)
+        require_planar(out_type)
+        if in_type.gspace != out_type.gspace:
+            raise TypeError(f"expected types on one gspace, got {in_type.gspace} and {out_type.gspace}")
+        self.in_type = in_type
+        self.out_type = out_type
+
+    @abstractmethod
+    def forward_grid(self, x: Tensor) -> Tensor:
+        """The module on plain tensors, (b, c, h, w) to (b, c', h, w), without any type."""
+
+    def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the output for an input (b, c, height, width) or (points, c)."""
+        if len(input_shape) not in (2, 4) or input_shape[1] != self.in_type.size:
+            raise ValueError(
+                f"expected a shape (b, {self.in_type.size}, h, w) or (points, {self.in_type.size}), got {input_shape}"
+            )
+        return (input_shape[0], self.out_type.size, *input_shape[2:])
+
+    def extra_repr(self) -> str:
+        return f"in_type={self.in_type}, out_type={self.out_type}"
+
+    def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
+        """Checks random group elements on a point cloud, and exactly representable ones on a grid, in float64.
+
+        Args:
+            atol: unused, kept for escnn's signature: errors are relative.
+            rtol: largest relative error, where no part of the module states a larger `tolerance` of its own.
+
+        Returns:
+            the elements with their relative errors.
+
+        Raises:
+            AssertionError: if an error is larger.
+        """
+        bound = max(rtol, 10 * stated_tolerance(self))
+        on_points = assert_equivariant(self, domain="points", tolerance=bound)
+        return on_points + assert_equivariant(self, domain="grid", tolerance=rtol)
+
+    def export(self) -> nn.Module:
+        """A plain torch module for grids, `forward_grid` in eval mode, without escnn's objects."""
+        return ExportedModule(self).eval()
+
+
+class TokenModule(PlanarModule):
     """A module on tokens, and on geometric tensors by converting to tokens and back: base class of the layers.
 
     A subclass implements `forward_tokens`, on tokens in the isotypic layout of `in_type`.
@@ -43,19 +105,11 @@ class TokenModule(EquivariantModule):
         tensor([[2., 2., 2.]])
     """
 
-    in_type: FieldType
-    out_type: FieldType
     #: whether `forward` takes `batch`, `mask` and the like: a chain then passes them on
     takes_context = True
 
     def __init__(self, in_type: FieldType, out_type: FieldType) -> None:
-        super().__init__()
-        require_planar(in_type)
-        require_planar(out_type)
-        if in_type.gspace != out_type.gspace:
-            raise TypeError(f"expected types on one gspace, got {in_type.gspace} and {out_type.gspace}")
-        self.in_type = in_type
-        self.out_type = out_type
+        super().__init__(in_type, out_type)
         self.in_layout = IsotypicLayout(in_type)
         self.out_layout = self.in_layout if out_type == in_type else IsotypicLayout(out_type)
 
@@ -97,42 +151,10 @@ class TokenModule(EquivariantModule):
         """The geometric tensor that `forward` returns, from the tokens of its input."""
         return from_tokens(self.forward_tokens(tokens), self.out_type, self.out_layout, domain)
 
-    def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the output for an input (b, c, height, width) or (points, c)."""
-        if len(input_shape) not in (2, 4) or input_shape[1] != self.in_type.size:
-            raise ValueError(
-                f"expected a shape (b, {self.in_type.size}, h, w) or (points, {self.in_type.size}), got {input_shape}"
-            )
-        return (input_shape[0], self.out_type.size, *input_shape[2:])
-
-    def extra_repr(self) -> str:
-        return f"in_type={self.in_type}, out_type={self.out_type}"
-
-    def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
-        """Checks random group elements on a point cloud, and exactly representable ones on a grid, in float64.
-
-        Args:
-            atol: unused, kept for escnn's signature: errors are relative.
-            rtol: largest relative error, where no part of the module states a larger `tolerance` of its own.
-
-        Returns:
-            the elements with their relative errors.
-
-        Raises:
-            AssertionError: if an error is larger.
-        """
-        bound = max(rtol, 10 * stated_tolerance(self))
-        on_points = assert_equivariant(self, domain="points", tolerance=bound)
-        return on_points + assert_equivariant(self, domain="grid", tolerance=rtol)
-
     def forward_grid(self, x: Tensor) -> Tensor:
         """The layer on plain tensors, (b, c, h, w) to (b, c', h, w), without any type."""
         tokens = self.forward_tokens(grid_tokens(x, self.in_layout))
         return self.out_layout.merge(tokens.features).unflatten(2, x.shape[2:])
-
-    def export(self) -> nn.Module:
-        """A plain torch module for grids, `forward_grid` in eval mode, without escnn's objects."""
-        return ExportedModule(self).eval()
 
 
 class ExportedModule(nn.Module):

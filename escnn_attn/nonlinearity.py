@@ -1,19 +1,17 @@
 """A smooth nonlinearity of functions on the group, for between convolutions."""
 
 import torch.nn.functional as F
-from escnn.group import GroupElement
-from escnn.nn import EquivariantModule, FieldType, GeometricTensor
-from torch import Tensor, nn
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor
 
-from escnn_attn.base import ExportedModule
-from escnn_attn.fields import max_frequency, require_planar, spectral_representation
+from escnn_attn.base import PlanarModule
+from escnn_attn.fields import max_frequency, spectral_representation
 from escnn_attn.pointwise import pointwise
 from escnn_attn.sampling import Constant, aliasing, group_samples, synthesis_matrix
-from escnn_attn.testing import assert_equivariant
 from escnn_attn.tokens import require_type
 
 
-class FourierGELU(EquivariantModule):
+class FourierGELU(PlanarModule):
     r"""GELU on samples of functions on the group, $A^\top\,\mathrm{GELU}(A \hat f)$ for each field.
 
     It may take the place of `escnn.nn.FourierELU`, but keeps no values on samples for the gradient (that of ELU is slow on CPU
@@ -40,12 +38,8 @@ class FourierGELU(EquivariantModule):
         0.0095
     """
 
-    in_type: FieldType
-    out_type: FieldType
-
     def __init__(self, in_type: FieldType, samples: int | None = None) -> None:
-        super().__init__()
-        require_planar(in_type)
+        super().__init__(in_type, in_type)
         group, limit = in_type.fibergroup, max_frequency(in_type)
         rho = in_type.representations[0]
         if not in_type.uniform or rho != spectral_representation(group, limit):
@@ -53,7 +47,6 @@ class FourierGELU(EquivariantModule):
         samples = max(16, 4 * limit) if samples is None else samples
         if group.continuous and samples <= 2 * limit:
             raise ValueError(f"band limit {limit} needs more than {2 * limit} samples, got {samples}")
-        self.in_type = self.out_type = in_type
         elements = group_samples(group, samples if group.continuous else None)
         self.matrix = Constant(synthesis_matrix(group, list(dict.fromkeys(rho.irreps)), elements))
         self.tolerance = aliasing(F.gelu, limit, samples) if group.continuous else 0.0
@@ -70,23 +63,6 @@ class FourierGELU(EquivariantModule):
         matrix = self.matrix.value
         functions = x.unflatten(1, (-1, size)).flatten(3) if x.dim() > 2 else x.view(len(x), -1, size, 1)
         return pointwise(functions, matrix * scale, matrix.mT / scale, F.gelu).reshape(x.shape)
-
-    def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the output for an input (b, c, height, width) or (points, c): the same."""
-        if len(input_shape) not in (2, 4) or input_shape[1] != self.in_type.size:
-            raise ValueError(
-                f"expected a shape (b, {self.in_type.size}, h, w) or (points, {self.in_type.size}), got {input_shape}"
-            )
-        return input_shape
-
-    def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
-        """Checks as those of `TokenModule` do; rotations between the samples within ten times the stated `tolerance`."""
-        on_points = assert_equivariant(self, domain="points", tolerance=max(rtol, 10 * self.tolerance))
-        return on_points + assert_equivariant(self, domain="grid", tolerance=rtol)
-
-    def export(self) -> nn.Module:
-        """A plain torch module for grids, without escnn's objects."""
-        return ExportedModule(self).eval()
 
     def extra_repr(self) -> str:
         return f"in_type={self.in_type}, samples={self.matrix.value.shape[0]}"
