@@ -6,25 +6,38 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from torch import Tensor, nn
 
 from escnn_attn.training.base import Learner
 
 
-class AveragedWeights(EMAWeightAveraging):
+class AveragedWeights(WeightAveraging):
     """Exponential moving average of the weights, which validation, checkpoints and the end of training use.
+
+    After n steps the decay is (1 + n)/(10 + n), as in TensorFlow's `ExponentialMovingAverage`, and `decay` at most: a short
+    training must not end with an average of its beginning, which the statistics of batch norm would not fit besides.
 
     Lightning's callback exchanges parameters and buffers by position, after the switch to eval mode. escnn's
     convolutions have other buffers in eval mode, made from the weights when the mode changes; so this one exchanges by
     name, in train mode, and switches modes around it.
 
     Args:
-        decay: of the average, for each step.
+        decay: of the average, for each step; in [0, 1).
+
+    Raises:
+        ValueError: for another decay.
     """
 
     def __init__(self, decay: float = 0.99) -> None:
-        super().__init__(decay=decay, use_buffers=False)
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {decay}")
+
+        def moving_average(average: Tensor, current: Tensor, count: Tensor) -> Tensor:
+            kept = ((1 + count) / (10 + count)).clamp(max=decay)
+            return average.lerp(current, (1 - kept).to(average))
+
+        super().__init__(use_buffers=False, avg_fn=moving_average)
         self._swapped = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
