@@ -37,7 +37,7 @@ def train(config: DictConfig) -> dict[str, Any]:
         data module measures.
     """
     folder = Path(config.trainer.default_root_dir)
-    if config.resume and (results := finished_results(folder)):
+    if config.resume and (results := finished_results(folder, tested=config.test)):
         print(f"finished before: {describe(results)}")
         return results
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -113,11 +113,11 @@ def _test(trainer: pl.Trainer, learner: Learner, datamodule: DataModule) -> dict
     return {"test": values, **learner.tested()}
 
 
-def finished_results(folder: Path) -> dict[str, Any] | None:
-    """The results of a run that `train` finished in a folder; None if it did not."""
+def finished_results(folder: Path, tested: bool) -> dict[str, Any] | None:
+    """The results of a run that `train` finished in a folder, `tested` if they must be; None if it did not."""
     path = folder / "results.json"
     results = json.loads(path.read_text()) if path.exists() else {}
-    return results if results.get("finished") else None
+    return results if results.get("finished") and ("test" in results or not tested) else None
 
 
 def save_results(path: Path, results: dict[str, Any]) -> None:

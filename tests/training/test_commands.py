@@ -128,7 +128,8 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     before = (tmp_path / "results.json").stat().st_mtime_ns
     assert "finished before: steerable" in run(*options).stdout
     assert (tmp_path / "results.json").stat().st_mtime_ns == before
-    (tmp_path / "results.json").unlink()
-    again = run(*options)  # nothing is left to train after the checkpoint
+    again = run(*options, "test=true")  # nothing is left to train after the checkpoint, but to test
     assert "Epoch 0" not in again.stdout
-    assert json.loads((tmp_path / "results.json").read_text())["finished"]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["finished"]
+    assert set(results["test"]) == {"upright", "rotated"}
