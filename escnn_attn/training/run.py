@@ -136,6 +136,7 @@ def evaluate_command(config: DictConfig) -> None:
     """Evaluates `checkpoint=…`, or the classifier `pretrained=…`, on the test sets of `data=…`."""
     if (config.checkpoint is None) == (config.pretrained is None):
         raise ValueError(f"expected one of checkpoint and pretrained, got {config.checkpoint} and {config.pretrained}")
+    keep_freed_memory()
     datamodule: DataModule = instantiate(config.data)
     if config.pretrained is None:
         learner, name = (
