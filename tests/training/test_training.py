@@ -102,7 +102,7 @@ def train_with(averaging, decay, folder) -> AverageByHand:
 
 def test_validation_output_is_that_of_a_fresh_model_with_the_averaged_weights(tmp_path):
     compare = train_with(AveragedWeights(0.5), lambda steps: min(0.5, (1 + steps) / (10 + steps)), tmp_path)
-    assert compare.steps == 12  # both branches of the decay: the eighth step is the first at 0.5
+    assert compare.steps == 12  # both branches of the decay, which is 0.5 from the ninth on
     assert len(compare.errors) == 3
     assert max(compare.errors) < 1e-5
     assert min(compare.unaveraged) > 1e-3
