@@ -1,6 +1,7 @@
 r"""The group self-attention of the literature, for finite groups: every pair of a position and a group element is a token."""
 
 from abc import abstractmethod
+from functools import partial
 
 import torch
 from escnn.nn import FieldType
@@ -28,8 +29,8 @@ class RegularSelfAttention(TokenModule):
         head_channels: channels of a head, an even number; None for out_type's fields over the heads, rounded up to even.
         wavelengths: shortest and longest of the rotary embedding, in the units of the positions.
         neighborhood: the tokens that a token attends to; None for all.
-        checkpointing: whether to compute one group element after the other, and again for the gradient (gradient
-            checkpointing): less memory, for more time.
+        checkpointing: whether to compute each group element again for the gradient (gradient checkpointing): less memory,
+            for more time.
     """
 
     def __init__(
@@ -59,16 +60,14 @@ class RegularSelfAttention(TokenModule):
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         q, k, v = self._project(self.in_layout.merge(tokens.features))
-        theta = phases(tokens.positions, self.waves.value.to(tokens.positions)).transpose(1, 2)[:, :, None]
+        theta = phases(tokens.positions, self.waves.value.to(tokens.positions)).transpose(1, 2)
         pattern = attention_pattern(self.neighborhood, tokens, tokens, tokens.edges)
-        parts = [slice(g, g + 1) for g in range(self.order)] if self.checkpointing else [slice(0, self.order)]
-        sums = []
-        for part in parts:
-            if self.checkpointing:
-                sums.append(checkpoint(self._attend, q, k, v, theta, part, pattern, use_reentrant=False))
-            else:
-                sums.append(self._attend(q, k, v, theta, part, pattern))
-        out = self.project_out(torch.cat(sums, dim=1).permute(0, 3, 1, 2, 4).flatten(3))  # b t g c
+        keys, values = (part.permute(0, 2, 3, 1, 4).contiguous() for part in (k, v))  # b h t e c
+        swapped, values = _swap_halves(keys), values.flatten(2, 3)
+        attend = partial(checkpoint, self._attend, use_reentrant=False) if self.checkpointing else self._attend
+        # one element at a time: what is large stays in the cache, and all have the same values
+        sums = [attend(q[:, g % q.shape[1]], keys, swapped, values, theta[:, g], g, pattern) for g in range(self.order)]
+        out = self.project_out(torch.stack(sums, dim=1).permute(0, 3, 1, 2, 4).flatten(3))  # b t g c
         out = out.permute(0, 3, 2, 1).flatten(1, 2)
         reached = pattern.reached()
         if reached is not None:
@@ -79,22 +78,27 @@ class RegularSelfAttention(TokenModule):
     def _project(self, x: Tensor) -> list[Tensor]:
         """Queries, keys and values (b, elements or 1, h, t, c) of fields (b, channels, t)."""
 
-    @abstractmethod
-    def _keys(self, k: Tensor, part: slice) -> Tensor:
-        """Keys (b, elements of `part` or 1, h, t, e, c), e of them at each token, for queries at the elements of `part`."""
+    def _offsets(self, g: int) -> Tensor | None:
+        """What queries at the element of an index see added to the keys, (h, 1, e, c); None for nothing."""
+        return None
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, theta: Tensor, part: slice, pattern: AttentionPattern) -> Tensor:
-        """Sums over keys (b, elements of `part`, h, t, c), with phases theta (b, elements, 1, t, pairs)."""
-        cos, sin = theta[:, part].cos(), theta[:, part].sin()
-        count = cos.shape[1]
-        query = rotate_pairs(q.expand(-1, self.order, -1, -1, -1)[:, part], cos, sin)
-        keys = self._keys(k, part).expand(-1, count, -1, -1, -1, -1)
-        keys = rotate_pairs(keys, cos[..., None, :], sin[..., None, :])
-        values = v.permute(0, 2, 3, 1, 4)[:, None].expand(-1, count, -1, -1, -1, -1)
-        # elements of the group count as heads
-        flat = (query.flatten(1, 2), keys.flatten(3, 4).flatten(1, 2), values.flatten(3, 4).flatten(1, 2))
-        out = pattern.attend(*flat, self.channels**-0.5, lambda *_: None)
-        return out.unflatten(1, (count, self.heads))
+    def _attend(
+        self, q: Tensor, keys: Tensor, swapped: Tensor, values: Tensor, theta: Tensor, g: int, pattern: AttentionPattern
+    ) -> Tensor:
+        """Sums over keys (b, h, t, c) for the queries at one element, with its phases theta (b, t, pairs).
+
+        The halves of `swapped` are those of the keys (b, h, t, e, c), exchanged.
+        """
+        theta = theta[:, None]
+        query = rotate_pairs(q, theta.cos(), theta.sin())
+        # as wide as the keys, though equal for all elements: products with short rows are slow
+        theta = theta[..., None, :].expand(-1, -1, -1, keys.shape[3], -1)
+        cos, sin = torch.cat([theta, theta], dim=-1).cos(), torch.cat([-theta, theta], dim=-1).sin()
+        turned = (keys * cos).addcmul(swapped, sin)
+        offsets = self._offsets(g)
+        if offsets is not None:
+            turned = turned + (offsets * cos).addcmul(_swap_halves(offsets), sin)
+        return pattern.attend(query, turned.flatten(2, 3).to(q.dtype), values, self.channels**-0.5, lambda *_: None)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, heads={self.heads}, head_channels={self.channels}"
@@ -154,9 +158,6 @@ class LiftingSelfAttention(RegularSelfAttention):
     def _project(self, x: Tensor) -> list[Tensor]:
         projected = self.project_in(x.mT).unflatten(-1, (3, self.heads, self.channels))
         return [part.transpose(1, 2)[:, None] for part in projected.unbind(2)]
-
-    def _keys(self, k: Tensor, part: slice) -> Tensor:
-        return k[..., None, :]
 
 
 class GroupSelfAttention(RegularSelfAttention):
@@ -222,9 +223,12 @@ class GroupSelfAttention(RegularSelfAttention):
         projected = self.project_in(x).unflatten(-1, (3, self.heads, self.channels))
         return [part.transpose(2, 3) for part in projected.unbind(3)]
 
-    def _keys(self, k: Tensor, part: slice) -> Tensor:
-        offsets = self.embedding[self.relative[part]].to(k.dtype)  # g e h c
-        return k.permute(0, 2, 3, 1, 4)[:, None] + offsets.transpose(1, 2)[None, :, :, None]
+    def _offsets(self, g: int) -> Tensor:
+        return self.embedding[self.relative[g]].transpose(0, 1)[:, None]
+
+
+def _swap_halves(x: Tensor) -> Tensor:
+    return x.roll(x.shape[-1] // 2, -1)
 
 
 def _require_copies(field_type: FieldType, kind: str) -> None:
