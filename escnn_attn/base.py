@@ -191,6 +191,24 @@ class SequentialModule(escnn.nn.SequentialModule):
         super().__init__(*modules)
         one_state_dict(self)
 
+    def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
+        """Checks exactly representable elements on a grid, and random ones on a cloud if all modules take clouds.
+
+        Args:
+            atol: unused, kept for escnn's signature: errors are relative.
+            rtol: largest relative error, on clouds where no part states a larger `tolerance`.
+
+        Returns:
+            the elements with their relative errors.
+
+        Raises:
+            AssertionError: if an error is larger.
+        """
+        errors = assert_equivariant(self, domain="grid", tolerance=rtol)
+        if all(isinstance(module, PlanarModule | SequentialModule) for module in self._modules.values()):
+            errors += assert_equivariant(self, domain="points", tolerance=max(rtol, 10 * stated_tolerance(self)))
+        return errors
+
     def train(self, mode: bool = True) -> "SequentialModule":
         # escnn's convolutions expand their filters on entering eval mode: as constants, so that a copy can be made
         with torch.no_grad():

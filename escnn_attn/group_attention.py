@@ -14,7 +14,7 @@ from escnn_attn.functional import rotate_pairs
 from escnn_attn.heads import require_heads
 from escnn_attn.neighborhoods import Neighborhood, attention_pattern, require_neighborhood
 from escnn_attn.patterns import AttentionPattern
-from escnn_attn.rotation import phases, spread_radians, turned_waves
+from escnn_attn.rotation import phases, require_fixed, spread_radians, turned_waves
 from escnn_attn.sampling import Constant
 from escnn_attn.tokens import Tokens
 
@@ -59,6 +59,7 @@ class RegularSelfAttention(TokenModule):
         self.project_out = nn.Linear(heads * head_channels, len(out_type))
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
+        require_fixed(self, tokens.positions)
         q, k, v = self._project(self.in_layout.merge(tokens.features))
         theta = phases(tokens.positions, self.waves.value.to(tokens.positions)).transpose(1, 2)
         pattern = attention_pattern(self.neighborhood, tokens, tokens, tokens.edges)
@@ -127,7 +128,7 @@ class LiftingSelfAttention(RegularSelfAttention):
 
     Raises:
         TypeError: for other types.
-        ValueError: for a continuous group, or numbers that make no sense.
+        ValueError: for a continuous group, numbers that make no sense, or, in use, positions that require a gradient.
 
     Examples:
         >>> import torch
@@ -185,7 +186,7 @@ class GroupSelfAttention(RegularSelfAttention):
 
     Raises:
         TypeError: for other types.
-        ValueError: for a continuous group, or numbers that make no sense.
+        ValueError: for a continuous group, numbers that make no sense, or, in use, positions that require a gradient.
 
     Examples:
         >>> import torch

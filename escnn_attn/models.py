@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import escnn.nn
 import torch
 from escnn.group import GroupElement
 from escnn.gspaces import GSpace
@@ -49,8 +48,8 @@ class SteerableTransformer(EquivariantModule):
 
     Shape:
         images (b, c, h, w), as a tensor or a geometric tensor of `in_type`, or points (points, c) with coords, to logits
-        (b, out_type), or to fields (b, c', h', w') of the tokens of the stem, or (points, c'). h − 1 and w − 1 must be
-        multiples of the strides of the stem (of 4, by default), unless the group is trivial.
+        (b, out_type), or to fields (b, c', h', w') of the tokens of the stem, or (points, c'). unless the group is
+        trivial, h and w must be sides on which the strides of the stem keep the centre (4 n + 1, by default).
 
     Raises:
         TypeError: for types that are not on the gspace.
@@ -185,10 +184,27 @@ class SteerableTransformer(EquivariantModule):
     @property
     def _step(self) -> int:
         """Pixels from token to token: the product of the strides of the stem."""
-        strides = (
-            m.stride for m in self.stem.modules() if isinstance(m, escnn.nn.R2Conv | escnn.nn.PointwiseAvgPoolAntialiased)
-        )
-        return math.prod(s if isinstance(s, int) else s[0] for s in strides)
+        return math.prod(stride for *_, stride in self._windows())
+
+    def _windows(self) -> list[tuple[int, int, int]]:
+        """Extent, padding and stride of the convolutions and poolings of the stem, in order."""
+        windows = (m for m in self.stem.modules() if all(hasattr(m, name) for name in ("kernel_size", "padding", "stride")))
+        numbers = ((m.kernel_size, getattr(m, "dilation", None) or 1, m.padding, m.stride) for m in windows)
+        first = ([int(n[0] if isinstance(n, tuple) else n) for n in window] for window in numbers)  # pyright: ignore
+        return [(dilation * (kernel - 1) + 1, padding, stride) for kernel, dilation, padding, stride in first]
+
+    def _keeps_centre(self, side: int) -> bool:
+        """Whether the windows of the stem leave as much of an image of this side at its end as at its start."""
+        for extent, padding, stride in self._windows():
+            free = side + 2 * padding - extent
+            if free < 0 or free % stride:
+                return False
+            side = free // stride + 1
+        return True
+
+    def _fitting_side(self, least: int) -> int | None:
+        """The smallest side, at least `least`, of images that keep their rotation centre; None if there is none."""
+        return next((side for side in range(least, least + 2 * self._step + 64) if self._keeps_centre(side)), None)
 
     def _at_tokens(self, of_pixels: Tensor, height: int, width: int) -> Tensor:
         """Mask or weights (b, h, w) of pixels at the tokens of a stem, which lie on every so many pixels from the first."""
@@ -203,12 +219,12 @@ class SteerableTransformer(EquivariantModule):
 
     def _require_centred(self, *sides: int) -> None:
         """Raises a ValueError where the stem's strides would move the rotation centre off the coarser grid."""
-        step = self._step
-        if self.in_type.fibergroup.order() != 1 and any((side - 1) % step for side in sides):
-            fitting = " × ".join(str(side + (1 - side) % step) for side in sides)
+        if self.in_type.fibergroup.order() != 1 and not all(self._keeps_centre(side) for side in sides):
+            fitting = [self._fitting_side(side) for side in sides]
+            advice = "no size fits its windows" if None in fitting else f"pad them to {' × '.join(map(str, fitting))}"
             raise ValueError(
                 f"images of {' × '.join(map(str, sides))} lose their rotation centre under the strides of the stem "
-                f"({step} in all): pad them to {fitting}"
+                f"({self._step} in all): {advice}"
             )
 
     @classmethod
@@ -244,7 +260,7 @@ class SteerableTransformer(EquivariantModule):
         Raises:
             AssertionError: if an error is larger.
         """
-        errors = assert_equivariant(self, size=1 + self._step * (28 // self._step), tolerance=rtol)
+        errors = assert_equivariant(self, size=self._fitting_side(29) or 29, tolerance=rtol)
         if not isinstance(self.stem, TokenModule):
             return errors
         return errors + assert_equivariant(self, domain="points", tolerance=max(rtol, 10 * stated_tolerance(self)))

@@ -153,9 +153,13 @@ def attended(context: Tokens) -> Tensor | None:
 
 
 def bias_of(bias: Bias, x_query: Tensor, x_key: Tensor) -> Tensor | None:
-    """What a bias gives, with all four dimensions (b, h, t, s)."""
+    """What a bias gives, with all four dimensions (b, h, t, s); a ValueError if samples could be taken for heads."""
     logits = bias(x_query, x_key)
-    return None if logits is None else logits.reshape((1,) * (4 - logits.dim()) + logits.shape)
+    if logits is None:
+        return None
+    if x_query.shape[0] > 1 and logits.dim() < 4 and max(logits.shape[-2:], default=1) > 1:
+        raise ValueError(f"expected a bias (b, h or 1, t, s) of {x_query.shape[0]} samples, got {tuple(logits.shape)}")
+    return logits.reshape((1,) * (4 - logits.dim()) + logits.shape)
 
 
 def add_terms(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from escnn_attn.domains import diameter
 from escnn_attn.fields import max_frequency
-from escnn_attn.rotation import PlanarFunctions, Rotation, spread_radians
+from escnn_attn.rotation import PlanarFunctions, Rotation, require_fixed, spread_radians
 from escnn_attn.sampling import rotary_samples
 
 #: number of grids whose tables a rotary embedding keeps
@@ -161,11 +161,7 @@ class RotaryEmbedding(PositionEmbedding):
     def bind(
         self, x_query: Tensor, x_key: Tensor, distance: float | None = None, key: tuple | None = None
     ) -> "RotaryEmbedding":
-        if torch.is_grad_enabled() and (x_query.requires_grad or x_key.requires_grad):
-            raise ValueError(
-                f"{type(self).__name__} gives no gradient with respect to positions: detach the coords, or take DistanceBias "
-                "or RadialBias, which do"
-            )
+        require_fixed(self, x_query, x_key)
         bound = copy.copy(self)
         bound._bound = self._rotations(x_query, x_key, distance, key)
         return bound

@@ -9,7 +9,7 @@ import torch
 from escnn.group import GroupElement
 from escnn.gspaces import GSpace2D
 from escnn.nn import FieldType
-from torch import Tensor
+from torch import Tensor, nn
 
 from escnn_attn.fields import frequency, require_planar, spectral_representation
 from escnn_attn.functional import rotate_pairs
@@ -84,6 +84,15 @@ def phases(x: Tensor, waves: Tensor) -> Tensor:
     # multiplied out: a matrix product would lose precision under autocast
     x, y = (part.reshape(*part.shape, *[1] * (waves.dim() - 1)) for part in x.unbind(-1))
     return x * waves[..., 0] + y * waves[..., 1]
+
+
+def require_fixed(module: nn.Module, *positions: Tensor) -> None:
+    """Raises a ValueError, in the name of a module, for positions that require a gradient: none flows to phases."""
+    if torch.is_grad_enabled() and any(x.requires_grad for x in positions):
+        raise ValueError(
+            f"{type(module).__name__} gives no gradient with respect to positions: detach the coords, or take "
+            "SteerableSelfAttention with DistanceBias or RadialBias, which do"
+        )
 
 
 class Rotation:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from escnn_attn.attention import SteerableSelfAttention
+from escnn_attn.attention import SteerableCrossAttention, SteerableSelfAttention
 from escnn_attn.base import TokenModule
 from escnn_attn.dropout import DropPath
 from escnn_attn.functional import Features
@@ -44,6 +44,7 @@ class SteerableTransformerBlock(TokenModule):
 
     def __init__(self, attention: TokenModule, feedforward: TokenModule, *, drop_path: float = 0.0) -> None:
         for module in (attention, feedforward):
+            _require_tokens(module)
             if module.in_type != attention.in_type or module.out_type != attention.in_type:
                 raise TypeError(
                     f"a residual block keeps its type {attention.in_type}, but {type(module).__name__} maps "
@@ -87,6 +88,8 @@ class SteerableStack(TokenModule):
         modules = list(layers)
         if not modules:
             raise ValueError("a stack needs at least one layer")
+        for layer in modules:
+            _require_tokens(layer)
         for before, layer in pairwise(modules):
             if layer.in_type != before.out_type:
                 raise TypeError(f"{type(layer).__name__} takes {layer.in_type}, but the layer before gives {before.out_type}")
@@ -118,3 +121,11 @@ class SteerableStack(TokenModule):
             assert isinstance(layer, TokenModule)
             tokens = layer.forward_tokens(tokens)
         return tokens
+
+
+def _require_tokens(module: object) -> None:
+    """Raises a TypeError for what is no layer on tokens alone."""
+    if not isinstance(module, TokenModule) or isinstance(module, SteerableCrossAttention):
+        raise TypeError(
+            f"expected a layer on tokens, such as SteerableSelfAttention or another TokenModule, got {type(module).__name__}"
+        )

@@ -175,3 +175,15 @@ def test_wrong_types_are_refused():
             GroupSelfAttention(regular, **options)
     with pytest.raises(TypeError, match="expected a neighborhood"):
         GroupSelfAttention(regular, heads=1, neighborhood=2)
+
+
+@pytest.mark.parametrize("layer", [lifting, group])
+def test_positions_that_want_a_gradient_are_refused(layer):
+    """None flows to the phases."""
+    module = layer("C4")
+    x = cloud(module.in_type)
+    moving = module.in_type(x.tensor, x.coords.clone().requires_grad_())
+    with pytest.raises(ValueError, match="gives no gradient with respect to positions"):
+        module(moving)
+    with torch.no_grad():
+        assert relative(module(moving).tensor, module(x).tensor) == 0

@@ -4,6 +4,7 @@ import copy
 import io
 from functools import partial
 
+import escnn.nn
 import pytest
 import torch
 
@@ -79,6 +80,31 @@ def test_images_that_would_lose_their_rotation_centre_are_refused(side):
         small_model("C4")(torch.randn(1, 1, side, side))
     assert worst(equivariance_error(small_model("C4"), size=fitting)) < 1e-5
     small_model("trivial")(torch.randn(1, 1, side, side))
+
+
+@pytest.mark.parametrize(("kernel_size", "padding", "fitting"), [(4, 0, 32), (3, 0, 31), (6, 1, 32), (9, 4, 29)])
+def test_the_centre_is_that_of_the_windows_of_any_stem(kernel_size, padding, fitting):
+    """Windows of 4 by 4 without padding divide sides of 4 n, of 3 by 3 those of 4 n + 3, and so on."""
+
+    def stem(in_type, out_type):
+        return escnn.nn.R2Conv(in_type, out_type, kernel_size, stride=4, padding=padding)
+
+    network = small_model("C4", stem=stem)
+    with pytest.raises(ValueError, match=f"pad them to {fitting} × {fitting}"):
+        network(torch.randn(1, 1, fitting - 3, fitting - 3))
+    assert worst(equivariance_error(network, size=fitting)) < 1e-5
+    network._keeps_centre = lambda side: True
+    assert worst(equivariance_error(network, size=fitting - 3)) > 1e-3  # a check that cannot fail shows nothing
+
+
+def test_poolings_of_a_stem_count():
+    def stem(in_type, out_type):
+        layers = [escnn.nn.R2Conv(in_type, out_type, 3, padding=1), escnn.nn.PointwiseMaxPool(out_type, 2, 2)]
+        return escnn.nn.SequentialModule(*layers)
+
+    with pytest.raises(ValueError, match="pad them to 30 × 30"):
+        small_model("C4", stem=stem)(torch.randn(1, 1, 29, 29))
+    assert worst(equivariance_error(small_model("C4", stem=stem), size=30)) < 1e-5
 
 
 def test_a_frozen_stem_takes_up_loaded_weights():

@@ -169,3 +169,15 @@ def test_a_fraction_of_the_channels_turns(name, domain):
 def test_fractions_out_of_range_are_refused(fraction):
     with pytest.raises(ValueError, match=r"fraction of the channels in \(0, 1\]"):
         attention_on("SO2", position=partial(RotaryEmbedding, fraction=fraction))
+
+
+def test_a_bias_that_takes_samples_for_heads_is_refused():
+    class Flat(PositionEmbedding):
+        def bias(self, x_query, x_key):
+            return -torch.cdist(x_query, x_key)
+
+    module = attention_on("C3", position=Flat)
+    x = cloud(module.in_type, points=20)
+    module(x)
+    with pytest.raises(ValueError, match=r"expected a bias \(b, h or 1, t, s\) of 2 samples, got \(2, 10, 10\)"):
+        module(x, batch=torch.arange(20) // 10)

@@ -17,6 +17,7 @@ from escnn_attn import (
     QueryKeyRotaryEmbedding,
     RotaryEmbedding,
     SequentialModule,
+    SteerableCrossAttention,
     SteerableLinear,
     SteerableRMSNorm,
     SteerableSelfAttention,
@@ -145,6 +146,31 @@ def test_each_module_passes_its_own_check(group):
     for module in modules:
         assert len(module.check_equivariance()) > 4
     assert len(small_model(group).check_equivariance()) == (4 if group == "SO2" else 8)
+
+
+def test_a_chain_passes_its_own_check_unless_it_is_broken():
+    """On SO(2), whose elements do not map a grid to itself, escnn's check of a chain would blame the pixels."""
+    t = fourier_type(planar_gspace("SO2"), 2, 1)
+    chain = SequentialModule(SteerableLinear(t, t), SteerableSelfAttention(t, heads=1))
+    assert len(chain.check_equivariance()) > 5
+    SequentialModule(escnn.nn.R2Conv(t, t, 3, padding=1), SteerableSelfAttention(t, heads=1)).check_equivariance()
+    broken = SteerableLinear(t, t)
+    broken.forward_tokens = lambda tokens: tokens.with_features(tuple(f.flip(0) for f in tokens.features))
+    with pytest.raises(AssertionError):
+        SequentialModule(chain, broken).check_equivariance()
+
+
+def test_modules_that_do_not_take_tokens_are_refused():
+    t = fourier_type(planar_gspace("SO2"), 2, 1)
+    convolution = escnn.nn.R2Conv(t, t, 3, padding=1)
+    for make in (
+        lambda: SteerableTransformerBlock(SteerableSelfAttention(t, heads=1), convolution),
+        lambda: SteerableStack([SteerableLinear(t, t), convolution]),
+    ):
+        with pytest.raises(TypeError, match=r"expected a layer on tokens, .* got R2Conv"):
+            make()
+    with pytest.raises(TypeError, match="got SteerableCrossAttention"):
+        SteerableStack([SteerableCrossAttention(t, t, heads=1)])
 
 
 def test_sequential_module_passes_batch_on():

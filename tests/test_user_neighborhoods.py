@@ -64,3 +64,33 @@ def test_pairs_of_two_samples_are_left_out():
     out = module(x, batch=batch).tensor
     module.neighborhood = None
     assert relative(out, module(x, batch=batch).tensor) < 1e-12
+
+
+class Union(Neighborhood):
+    """Discs and nearest tokens, of which a careless user lists some pairs twice."""
+
+    def pairs(self, query, key, slack):
+        return np.concatenate([near.pairs(query, key, slack) for near in (Disc(1.0), KNearest(3))], axis=1)
+
+
+def test_pairs_that_are_listed_twice_count_once():
+    class Once(Union):
+        def pairs(self, query, key, slack):
+            return np.unique(super().pairs(query, key, slack), axis=1)
+
+    module = attention_on("C3", neighborhood=Union())
+    x = cloud(module.in_type)
+    out = module(x).tensor
+    module.neighborhood = Once()
+    assert relative(out, module(x).tensor) < 1e-12
+
+
+@pytest.mark.parametrize("index", [-1, 99])
+def test_pairs_out_of_range_are_refused(index):
+    class Wrong(Neighborhood):
+        def pairs(self, query, key, slack):
+            return np.array([[0, index], [0, 0]])
+
+    module = attention_on("C3", neighborhood=Wrong())
+    with pytest.raises(ValueError, match=r"expected pairs of 23 keys \(first row\) and 23 queries"):
+        module(cloud(module.in_type))

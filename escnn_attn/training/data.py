@@ -74,7 +74,7 @@ class DigitsDataModule(DataModule):
 
     def measure(self, learner: Learner) -> dict[str, Any]:
         """Accuracy, and change of the logits, by rotation angle."""
-        return measure_by_angle(learner, self, self.angle_images)
+        return {} if self.angle_images == 0 else measure_by_angle(learner, self, self.angle_images)
 
 
 @torch.inference_mode()

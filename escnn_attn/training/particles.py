@@ -189,7 +189,7 @@ class Recipe:
         Raises:
             ValueError: if the steps are too long, so that the energy of a cloud drifts by more than 1e-3 (see `energy_drift`).
         """
-        name = "nbody-" + "-".join(f"{value:g}" for value in (*astuple(self), SPREAD, SPEED))
+        name = "nbody-" + "-".join(str(value) for value in (*astuple(self), SPREAD, SPEED))
         stored = cached_arrays(name, self._make)
         return {part: Clouds(*(stored[f"{part}_{field}"] for field in Clouds._fields)) for part in self._sizes()}
 

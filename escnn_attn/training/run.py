@@ -35,8 +35,13 @@ def train(config: DictConfig) -> dict[str, Any]:
     Returns:
         the results: name, parameters, minutes, the metric and its value on validation and test sets, and what else the
         data module measures.
+
+    Raises:
+        ValueError: if the folder of a run to resume holds one with other settings.
     """
-    folder = Path(config.trainer.default_root_dir)
+    folder, settings = Path(config.trainer.default_root_dir), _settings(config)
+    if config.resume:
+        _require_same(folder / "settings.json", settings)
     if config.resume and (results := finished_results(folder, tested=config.test)):
         print(f"finished before: {describe(results)}")
         return results
@@ -52,6 +57,8 @@ def train(config: DictConfig) -> dict[str, Any]:
     trainer: pl.Trainer = instantiate(config.trainer)
     last = folder / "checkpoints" / "last.ckpt"
     ckpt_path = str(last) if config.resume and config.ckpt_path is None and last.exists() else config.ckpt_path
+    if trainer.is_global_zero:
+        save_results(folder / "settings.json", settings)
     minutes = _fit(trainer, learner, datamodule, ckpt_path)
     results = {
         "name": config.name,
@@ -77,6 +84,33 @@ def train(config: DictConfig) -> dict[str, Any]:
     return results
 
 
+def _settings(config: DictConfig) -> dict[str, Any]:
+    """What the results of a run depend on, by dotted names."""
+    chosen = {}
+    for part in ("data", "model", "module", "epochs", "seed"):
+        value = config[part]
+        chosen |= _flat(part, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
+    chosen.pop("data.folder", None)  # the same images may lie elsewhere
+    return chosen
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    return {inner: leaf for key, below in value.items() for inner, leaf in _flat(f"{name}.{key}", below).items()}
+
+
+def _require_same(path: Path, settings: dict[str, Any]) -> None:
+    """Raises a ValueError if a run left other settings there."""
+    before = json.loads(path.read_text()) if path.exists() else settings
+    names = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
+    if names:
+        changed = ", ".join(f"{name}={before.get(name)} there, {settings.get(name)} now" for name in names)
+        raise ValueError(
+            f"{path.parent} holds a run with other settings ({changed}): choose another folder, or remove that one"
+        )
+
+
 def _fit(trainer: pl.Trainer, learner: Learner, datamodule: DataModule, ckpt_path: str | None) -> float:
     """Trains, and returns the minutes that it took, those before an interruption included."""
     timer = Timer()
@@ -84,7 +118,10 @@ def _fit(trainer: pl.Trainer, learner: Learner, datamodule: DataModule, ckpt_pat
     try:
         trainer.fit(learner, datamodule, ckpt_path=ckpt_path)
     except (KeyboardInterrupt, SystemExit):
-        print(f"\ninterrupted; to resume from the last whole epoch: ckpt_path={trainer.default_root_dir}/checkpoints/last.ckpt")
+        checkpoints = Path(trainer.default_root_dir) / "checkpoints"
+        kept = next((path for name in ("last", "interrupted") if (path := checkpoints / f"{name}.ckpt").exists()), None)
+        if kept is not None:
+            print(f"\ninterrupted; the same command with ckpt_path={kept} resumes it")
         raise
     return timer.time_elapsed() / 60
 

@@ -61,14 +61,14 @@ def test_an_experiment_overrides_the_defaults_and_the_command_line_an_experiment
     assert config.angle_images == 7
 
 
-def run(*overrides: str) -> subprocess.CompletedProcess:
+def run(*overrides: str, fails: bool = False) -> subprocess.CompletedProcess:
     given = {override.split("=")[0] for override in overrides}
     few = ["data.batch_size=500", "angle_images=5", "threads=1"]
     command = [sys.executable, "scripts/train.py", *overrides, *[s for s in [*SMALL, *few] if s.split("=")[0] not in given]]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[2]
     done = subprocess.run(command, check=False, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
     return done
 
 
@@ -123,11 +123,13 @@ def test_an_interrupted_run_leaves_a_checkpoint_to_resume_from(tmp_path):
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
-    options = ("resume=true", f"hydra.run.dir={tmp_path}", "epochs=1", "test=false")
+    options = ("resume=true", f"hydra.run.dir={tmp_path}", "epochs=1", "test=false", "angle_images=0")
     run(*options)
     before = (tmp_path / "results.json").stat().st_mtime_ns
     assert "finished before: steerable" in run(*options).stdout
     assert (tmp_path / "results.json").stat().st_mtime_ns == before
+    refused = run(*options, "module.learning_rate=0.5", fails=True)
+    assert "module.learning_rate=0.003 there, 0.5 now" in refused.stderr
     again = run(*options, "test=true")  # nothing is left to train after the checkpoint, but to test
     assert "Epoch 0" not in again.stdout
     results = json.loads((tmp_path / "results.json").read_text())

@@ -175,6 +175,10 @@ def test_recipes_are_made_once_each_in_a_file_of_its_own(tmp_path, monkeypatch):
             for again, array in zip(clouds, made[name]):
                 np.testing.assert_array_equal(again, array)
     assert not np.array_equal(first["test"].positions, other["test"].positions)
+    monkeypatch.undo()
+    monkeypatch.setenv("ESCNN_ATTN_CACHE", str(tmp_path / "cache"))
+    long = [Recipe(**FEW, seed=seed).clouds()["test"].positions for seed in (20240101, 20240102)]  # alike to six digits
+    assert not np.array_equal(*long)
 
 
 def test_the_cached_file_is_whole_or_not_there(tmp_path, monkeypatch):
