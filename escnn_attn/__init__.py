@@ -1,7 +1,7 @@
 """Steerable self-attention for escnn: equivariant transformers for SO(2), O(2), C_N and D_N."""
 
 from escnn_attn import compat  # noqa: F401, I001  (first: it guards the import of escnn)
-from escnn_attn import testing
+from escnn_attn import memory, testing
 from escnn_attn.attention import SteerableCrossAttention, SteerableSelfAttention
 from escnn_attn.base import SequentialModule, TokenModule
 from escnn_attn.biases import DistanceBias, RadialBias
@@ -56,6 +56,7 @@ __all__ = [
     "fourier_type",
     "group_block",
     "lifting_stem",
+    "memory",
     "planar_gspace",
     "steerable_block",
     "testing",

@@ -113,7 +113,8 @@ class RotaryEmbedding(PositionEmbedding):
         wavelengths: shortest and longest $2\pi/|w|$, in the units of the positions (token spacings on a grid); one
             wavelength a turned channel pair, evenly spaced in logarithm.
         max_distance: largest distance between two tokens; None takes that of the tokens at hand.
-        tolerance: bound on the relative error under continuous rotations.
+        tolerance: bound on the error of a logit under continuous rotations, relative to the norms of query and key; attention
+            so sharp that its logits differ by tens amplifies it.
         fraction: of the channel pairs that are turned, rounded up; the others cost their coefficients instead of samples.
             Heads of few channels on clouds, where directions are all there is, learn more with all of them.
 
