@@ -1,6 +1,5 @@
 """Whole networks, built from plain numbers and names."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from escnn_attn.linear import SteerableLinear
 from escnn_attn.norm import SteerableRMSNorm
 from escnn_attn.pooling import InvariantPooling
 from escnn_attn.pretrained import load_pretrained
-from escnn_attn.stems import convolution_stem
+from escnn_attn.stems import convolution_stem, fitting_side, keeps_centre, stride_of
 from escnn_attn.testing import assert_equivariant, stated_tolerance
 from escnn_attn.tokens import Tokens, disc_tokens, require_mask, require_type, require_weights, to_tokens
 from escnn_attn.transformer import SteerableStack
@@ -181,34 +180,9 @@ class SteerableTransformer(EquivariantModule):
         tokens = to_tokens(x, self.blocks.in_layout, domain, mask=mask, weights=weights, edge_index=edge_index)
         return tokens if self.pool is None else disc_tokens(tokens), domain
 
-    @property
-    def _step(self) -> int:
-        """Pixels from token to token: the product of the strides of the stem."""
-        return math.prod(stride for *_, stride in self._windows())
-
-    def _windows(self) -> list[tuple[int, int, int]]:
-        """Extent, padding and stride of the convolutions and poolings of the stem, in order."""
-        windows = (m for m in self.stem.modules() if all(hasattr(m, name) for name in ("kernel_size", "padding", "stride")))
-        numbers = ((m.kernel_size, getattr(m, "dilation", None) or 1, m.padding, m.stride) for m in windows)
-        first = ([int(n[0] if isinstance(n, tuple) else n) for n in window] for window in numbers)  # pyright: ignore
-        return [(dilation * (kernel - 1) + 1, padding, stride) for kernel, dilation, padding, stride in first]
-
-    def _keeps_centre(self, side: int) -> bool:
-        """Whether the windows of the stem leave as much of an image of this side at its end as at its start."""
-        for extent, padding, stride in self._windows():
-            free = side + 2 * padding - extent
-            if free < 0 or free % stride:
-                return False
-            side = free // stride + 1
-        return True
-
-    def _fitting_side(self, least: int) -> int | None:
-        """The smallest side, at least `least`, of images that keep their rotation centre; None if there is none."""
-        return next((side for side in range(least, least + 2 * self._step + 64) if self._keeps_centre(side)), None)
-
     def _at_tokens(self, of_pixels: Tensor, height: int, width: int) -> Tensor:
         """Mask or weights (b, h, w) of pixels at the tokens of a stem, which lie on every so many pixels from the first."""
-        step = self._step
+        step = stride_of(self.stem)
         at_tokens = of_pixels[:, ::step, ::step]
         if at_tokens.shape[1:] != (height, width):
             raise ValueError(
@@ -219,12 +193,12 @@ class SteerableTransformer(EquivariantModule):
 
     def _require_centred(self, *sides: int) -> None:
         """Raises a ValueError where the stem's strides would move the rotation centre off the coarser grid."""
-        if self.in_type.fibergroup.order() != 1 and not all(self._keeps_centre(side) for side in sides):
-            fitting = [self._fitting_side(side) for side in sides]
+        if self.in_type.fibergroup.order() != 1 and not all(keeps_centre(self.stem, side) for side in sides):
+            fitting = [fitting_side(self.stem, side) for side in sides]
             advice = "no size fits its windows" if None in fitting else f"pad them to {' × '.join(map(str, fitting))}"
             raise ValueError(
                 f"images of {' × '.join(map(str, sides))} lose their rotation centre under the strides of the stem "
-                f"({self._step} in all): {advice}"
+                f"({stride_of(self.stem)} in all): {advice}"
             )
 
     @classmethod
@@ -260,7 +234,7 @@ class SteerableTransformer(EquivariantModule):
         Raises:
             AssertionError: if an error is larger.
         """
-        errors = assert_equivariant(self, size=self._fitting_side(29) or 29, tolerance=rtol)
+        errors = assert_equivariant(self, size=fitting_side(self.stem, 29) or 29, tolerance=rtol)
         if not isinstance(self.stem, TokenModule):
             return errors
         return errors + assert_equivariant(self, domain="points", tolerance=max(rtol, 10 * stated_tolerance(self)))

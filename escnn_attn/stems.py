@@ -1,10 +1,12 @@
 """From images to tokens, with the steerable convolutions of escnn."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 
 import escnn.nn
 from escnn.nn import EquivariantModule, FieldType
+from torch import nn
 
 from escnn_attn.fields import field_type
 from escnn_attn.group_attention import LiftingSelfAttention
@@ -97,6 +99,37 @@ def lifting_stem(
         LiftingSelfAttention(scalars, out_type, heads=heads, neighborhood=neighborhood),
         escnn.nn.PointwiseAvgPoolAntialiased(out_type, sigma=0.66, stride=2),
     )
+
+
+def stride_of(stem: nn.Module) -> int:
+    """Pixels from token to token: the product of the strides of a stem."""
+    return math.prod(stride for *_, stride in _windows(stem))
+
+
+def keeps_centre(stem: nn.Module, side: int) -> bool:
+    """Whether the windows of a stem leave as much of an image of this side at its end as at its start.
+
+    Only then do the centres of image and tokens agree, about which both turn.
+    """
+    for extent, padding, stride in _windows(stem):
+        free = side + 2 * padding - extent
+        if free < 0 or free % stride:
+            return False
+        side = free // stride + 1
+    return True
+
+
+def fitting_side(stem: nn.Module, least: int) -> int | None:
+    """The smallest side, at least `least`, of images that keep their rotation centre; None if there is none near."""
+    return next((side for side in range(least, least + 2 * stride_of(stem) + 64) if keeps_centre(stem, side)), None)
+
+
+def _windows(stem: nn.Module) -> list[tuple[int, int, int]]:
+    """Extent, padding and stride of the convolutions and poolings of a stem, in order."""
+    windows = (m for m in stem.modules() if all(hasattr(m, name) for name in ("kernel_size", "padding", "stride")))
+    numbers = ((m.kernel_size, getattr(m, "dilation", None) or 1, m.padding, m.stride) for m in windows)
+    first = ([int(n[0] if isinstance(n, tuple) else n) for n in window] for window in numbers)  # pyright: ignore
+    return [(dilation * (kernel - 1) + 1, padding, stride) for kernel, dilation, padding, stride in first]
 
 
 def _pointwise(hidden: FieldType) -> EquivariantModule:

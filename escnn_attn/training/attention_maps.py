@@ -7,6 +7,7 @@ from torch import Tensor
 
 from escnn_attn.attention import SteerableSelfAttention
 from escnn_attn.models import SteerableTransformer
+from escnn_attn.stems import stride_of
 from escnn_attn.transformer import SteerableTransformerBlock
 
 
@@ -55,4 +56,6 @@ def attention_map(network: SteerableTransformer, images: Tensor, block: int = -1
     central = distance < distance.min() + 1e-3
     index = list(network.blocks.in_layout.multiplicities).index((1,))
     vectors = chosen.forward_tokens(tokens).features[index]
-    return AttentionMap(network._step * tokens.positions[0], weights[:, :, central].mean(dim=2), vectors.permute(1, 2, 3, 0))
+    return AttentionMap(
+        stride_of(network.stem) * tokens.positions[0], weights[:, :, central].mean(dim=2), vectors.permute(1, 2, 3, 0)
+    )
