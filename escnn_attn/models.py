@@ -47,7 +47,7 @@ class SteerableTransformer(EquivariantModule):
 
     Shape:
         images (b, c, h, w), as a tensor or a geometric tensor of `in_type`, or points (points, c) with coords, to logits
-        (b, out_type), or to fields (b, c', h', w') of the tokens of the stem, or (points, c'). unless the group is
+        (b, out_type), or to fields (b, c', h', w') of the tokens of the stem, or (points, c'). Unless the group is
         trivial, h and w must be sides on which the strides of the stem keep the centre (4 n + 1, by default).
 
     Raises:

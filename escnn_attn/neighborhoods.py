@@ -59,12 +59,13 @@ class Neighborhood(ABC):
         near = np.asarray(self.pairs(queries, keys, 4 * torch.finfo(query.positions.dtype).eps * extent))
         if near.ndim != 2 or len(near) != 2 or (near.size and not np.issubdtype(near.dtype, np.integer)):
             raise ValueError(f"expected pairs (2, e) of integers from {self}, got {near.shape} of {near.dtype}")
-        key, row = near = np.unique(near.astype(np.int64, copy=False), axis=1)  # a pair that is given twice counts once
+        key, row = near.astype(np.int64, copy=False)
         if near.size and (near.min() < 0 or key.max() >= len(keys) or row.max() >= len(queries)):
             raise ValueError(
                 f"expected pairs of {len(keys)} keys (first row) and {len(queries)} queries (second row) from {self}, got indices "
                 f"from {near.min()} to {near.max(axis=1).tolist()}"
             )
+        row, key = np.divmod(np.unique(row * len(keys) + key), len(keys))  # a pair that is given twice counts once
         same = np.abs(keys[key, 2] - queries[row, 2]) < 0.5
         return torch.from_numpy(np.stack([key_index[key[same]], query_index[row[same]]])).to(device)
 
