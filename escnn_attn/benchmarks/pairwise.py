@@ -31,7 +31,7 @@ def pairwise_attention(module: SteerableSelfAttention, tokens: Tokens) -> Tokens
     basis = _harmonics(limit).to(q)
     q, k, v = q @ basis.mT, k @ basis.mT, v @ basis.mT  # coefficients of e^{img}, m = -limit … limit
     kernels = [_kernels(tokens.positions[0], limit, w, f) for f, w in enumerate(embedding.radians)]
-    kernels += [_kernels(tokens.positions[0], limit, 0.0, 0)] * (pairs - len(kernels))
+    kernels += [{0: torch.ones((), dtype=q.dtype)}] * (pairs - len(kernels))  # of channels that are not turned
     logits, size = torch.zeros(()), 2 * limit + 1
     for f in range(pairs):
         for n, kernel in kernels[f].items():
@@ -40,8 +40,9 @@ def pairwise_attention(module: SteerableSelfAttention, tokens: Tokens) -> Tokens
     weights = (logits * module.scale).softmax(dim=-1)
     turned = []
     for f in range(pairs):
-        by_order = [(weights * kernel) @ F.pad(v[:, :, f], (2 * limit, 2 * limit)) for kernel in kernels[f].values()]
-        shifted = [x[..., 4 * limit - i : 4 * limit - i + size] for i, x in enumerate(by_order)]
+        padded = F.pad(v[:, :, f], (2 * limit, 2 * limit))
+        by_order = {n: (weights * kernel) @ padded for n, kernel in kernels[f].items()}
+        shifted = [x[..., 2 * limit - n : 2 * limit - n + size] for n, x in by_order.items()]
         turned.append(torch.stack(shifted).sum(dim=0))
     out = torch.stack(turned)  # f b h t m
     functions = out.permute(1, 3, 4, 2, 0) * module.gain[:, None]  # b t m h f
