@@ -97,8 +97,11 @@ class SteerableAttention(TokenModule):
         dtype = v.dtype
         pattern = attention_pattern(self.neighborhood, query, context, edges)
         position, x, y = self._bind(query, context, pattern), query.positions, context.positions
-        q, k, v = position.encode_query(q, x), position.encode_key(k, y), position.encode_value(v, y)
-        out = position.decode(pattern.attend(q, k, v, self.scale, position.bias), x).to(dtype)
+        mixed = []
+        for heads, part in position.parts():
+            encoded = part.encode_query(q[:, heads], x), part.encode_key(k[:, heads], y), part.encode_value(v[:, heads], y)
+            mixed.append(part.decode(pattern.attend(*encoded, self.scale, part.bias), x))
+        out = (mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)).to(dtype)
         scaled = out.permute(0, 2, 4, 1, 3) * self.gain[:, None].to(dtype)
         features = self.project_out((scaled.flatten(3),))
         reached = pattern.reached()

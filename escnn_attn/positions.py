@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 from escnn_attn.domains import diameter
 from escnn_attn.fields import max_frequency
-from escnn_attn.rotation import PlanarFunctions, Rotation, require_fixed, spread_radians
+from escnn_attn.rotation import PlanarFunctions, Rotation, Rotations, require_fixed, spread_radians
 from escnn_attn.sampling import rotary_samples
 
 #: number of grids whose tables a rotary embedding keeps
 KNOWN = 16
+
+#: what a subclass of `PositionEmbedding` may override
+HOOKS = ("encode_query", "encode_key", "encode_value", "decode", "bias")
 
 
 class PositionEmbedding(nn.Module):
@@ -75,6 +78,10 @@ class PositionEmbedding(nn.Module):
     def bias(self, x_query: Tensor, x_key: Tensor) -> Tensor | None:
         return None
 
+    def parts(self) -> list[tuple[slice, "PositionEmbedding"]]:
+        """Heads that attend in a call of their own, because they are as wide as each other, with the embedding for them."""
+        return [(slice(None), self)]
+
     def extra_repr(self) -> str:
         return f"heads={self.heads}, channels={self.channels}, coefficients={self.coefficients}"
 
@@ -111,16 +118,18 @@ class RotaryEmbedding(PositionEmbedding):
         head_type: field type of one head, an even number of spectral fields.
         heads: number of heads.
         wavelengths: shortest and longest $2\pi/|w|$, in the units of the positions (token spacings on a grid); one
-            wavelength a turned channel pair, evenly spaced in logarithm.
+            wavelength for each turned channel pair of each scale, evenly spaced in logarithm.
         max_distance: largest distance between two tokens; None takes that of the tokens at hand.
         tolerance: bound on the error of a logit under continuous rotations, relative to the norms of query and key; attention
             so sharp that its logits differ by tens amplifies it.
         fraction: of the channel pairs that are turned, rounded up; the others cost their coefficients instead of samples.
             Heads of few channels on clouds, where directions are all there is, learn more with all of them.
+        scales: groups of heads with wavelengths of their own, at most one a head; None for 4 on continuous groups, where heads
+            of long waves are narrower, and one on finite groups, where nothing is saved.
 
     Raises:
-        ValueError: for an odd number of channels, wavelengths, distance, tolerance or fraction out of range; in use, if
-            tokens are farther apart than `max_distance`, need too many samples (naming what would do), or have positions
+        ValueError: for an odd number of channels, wavelengths, distance, tolerance, fraction or scales out of range; in use,
+            if tokens are farther apart than `max_distance`, need too many samples (naming what would do), or have positions
             that require a gradient.
 
     Examples:
@@ -129,7 +138,7 @@ class RotaryEmbedding(PositionEmbedding):
         >>> exact = partial(RotaryEmbedding, wavelengths=(4.0, 32.0), tolerance=1e-6)
         >>> attention = SteerableSelfAttention(fourier_type(planar_gspace("SO2"), 16, 2), heads=2, position=exact)
         >>> attention.position.sample_counts(10.0)  # rotations for the shortest to the longest wavelength
-        [36, 16]
+        [36, 24, 16, 16]
     """
 
     initial_gain = 6.0
@@ -144,35 +153,55 @@ class RotaryEmbedding(PositionEmbedding):
         max_distance: float | None = None,
         tolerance: float = 1e-3,
         fraction: float = 0.5,
+        scales: int | None = None,
     ) -> None:
         super().__init__(head_type, heads)
         if self.channels % 2:
             raise ValueError(f"channels are paired: expected an even number of head channels, got {self.channels}")
         if not 0 < fraction <= 1:
             raise ValueError(f"expected a fraction of the channels in (0, 1], got {fraction}")
-        self.radians = spread_radians(wavelengths, math.ceil(fraction * self.channels / 2))
+        if scales is not None and scales < 1:
+            raise ValueError(f"expected at least one scale, got {scales}")
         if tolerance <= 0 or (max_distance is not None and max_distance <= 0):
             raise ValueError(f"expected a positive tolerance and max_distance, got {tolerance} and {max_distance}")
         self.wavelengths, self.max_distance, self.tolerance = tuple(wavelengths), max_distance, tolerance
         self.functions = PlanarFunctions.of(head_type)
         self.max_frequency = max_frequency(head_type)
-        self._known: dict[tuple, tuple[Rotation, Rotation]] = {}
-        self._bound: tuple[Rotation, Rotation] | None = None
+        count = min(heads, scales or (4 if self.functions.continuous else 1))
+        #: number of heads of each scale
+        self.heads_by_scale = [heads // count + (i < heads % count) for i in range(count)]
+        #: $|w|$ of all pairs that are turned: of the first pair of each scale, then of the second, …
+        self.radians = spread_radians(wavelengths, count * math.ceil(fraction * self.channels / 2))
+        self._known: dict[tuple, tuple[Rotations, Rotations]] = {}
+        self._bound: tuple[Rotations | Rotation, Rotations | Rotation] | None = None
+        self._parts: list[tuple[slice, PositionEmbedding]] = []
 
     def bind(
         self, x_query: Tensor, x_key: Tensor, distance: float | None = None, key: tuple | None = None
     ) -> "RotaryEmbedding":
         require_fixed(self, x_query, x_key)
         bound = copy.copy(self)
-        bound._bound = self._rotations(x_query, x_key, distance, key)
+        bound._bound = queries, keys = self._rotations(x_query, x_key, distance, key)
+        if all(getattr(type(self), hook) is getattr(RotaryEmbedding, hook) for hook in HOOKS):  # others see all heads
+            bound._parts = [
+                (queries.heads[i], bound._part(i, pair)) for i, pair in enumerate(zip(queries.parts, keys.parts, strict=True))
+            ]
         return bound
+
+    def _part(self, scale: int, rotations: tuple[Rotation, Rotation]) -> "RotaryEmbedding":
+        part = copy.copy(self)
+        part.heads, part._bound = self.heads_by_scale[scale], rotations
+        return part
+
+    def parts(self) -> list[tuple[slice, PositionEmbedding]]:
+        return self._parts or super().parts()
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_known": {}}  # tables are made anew in a copy
 
     def _rotations(
         self, x_query: Tensor, x_key: Tensor, distance: float | None, key: tuple | None
-    ) -> tuple[Rotation, Rotation]:
+    ) -> tuple[Rotations, Rotations]:
         # a plain table, not a buffer: a buffer would be rounded by .float() and, made in forward, upset DDP
         counts = None if distance is None else tuple(self.sample_counts(distance))
         known = (key, counts, x_query.dtype, x_query.device, self.tolerance)
@@ -202,8 +231,9 @@ class RotaryEmbedding(PositionEmbedding):
         arguments = (math.ceil(8 * w * distance) / 8 for w in self.radians)
         return [rotary_samples(self.max_frequency, argument, self.tolerance) for argument in arguments]
 
-    def _rotation(self, x: Tensor, counts: Sequence[int | None]) -> Rotation:
-        return Rotation(self.functions, self.channels // 2, self.radians, counts, x)
+    def _rotation(self, x: Tensor, counts: Sequence[int | None]) -> Rotations:
+        waves = list(zip(range(len(counts)), self.radians, counts, strict=True))
+        return Rotations(self.functions, self.channels // 2, waves, self.heads_by_scale, x)
 
     def encode_query(self, q: Tensor, x: Tensor) -> Tensor:
         return self._at(x)[0].encode(q)
@@ -217,7 +247,7 @@ class RotaryEmbedding(PositionEmbedding):
     def decode(self, out: Tensor, x: Tensor) -> Tensor:
         return self._at(x)[0].decode(out, self.turn_values)
 
-    def _at(self, x: Tensor) -> tuple[Rotation, Rotation]:
+    def _at(self, x: Tensor) -> tuple[Rotations | Rotation, Rotations | Rotation]:
         """The tables of queries and keys, as bound, or else of tokens at x alone."""
         return self._bound or self._rotations(x, x, None, None)
 

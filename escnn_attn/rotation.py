@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from escnn.group import GroupElement
 from escnn.gspaces import GSpace2D
 from escnn.nn import FieldType
@@ -16,6 +17,9 @@ from escnn_attn.functional import rotate_pairs
 from escnn_attn.sampling import IrrepId, group_samples, synthesis_matrix
 
 GOLDEN_ANGLE = 2.39996
+
+#: index, radians and number of samples
+Wave = tuple[int, float, int | None]
 
 
 @dataclass(frozen=True)
@@ -104,21 +108,20 @@ class Rotation:
     Args:
         functions: the functions on the group.
         pairs: channel pairs of a head.
-        radians: $|w_f|$ of the pairs that are turned, at most as many.
-        samples: number of rotations for each of them, None for a finite group.
+        waves: index, length $|w|$ and number of rotations (None for a finite group) of the plane wave of each pair that
+            is turned, at most as many.
         x: positions (b or 1, t, 2).
     """
 
-    def __init__(
-        self, functions: PlanarFunctions, pairs: int, radians: Sequence[float], samples: Sequence[int | None], x: Tensor
-    ) -> None:
-        sampled = [sampled_wave(functions, w, f, n) for f, (w, n) in enumerate(zip(radians, samples, strict=True))]
+    def __init__(self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], x: Tensor) -> None:
+        sampled = [sampled_wave(functions, radians, index, samples) for index, radians, samples in waves]
         self.coefficients = sampled[0][0].shape[1]
         still = (pairs - len(sampled)) * self.coefficients
         identity = torch.eye(still, dtype=torch.float64, device="cpu")
         self.matrix = torch.block_diag(*(matrix for matrix, _ in sampled), identity).to(x)
         theta = phases(x, torch.cat([*(wave for _, wave in sampled), identity.new_zeros(still, 2)]).to(x))[:, :, None]
         self.cos, self.sin = theta.cos(), theta.sin()
+        self.width = 2 * len(self.matrix)
 
     def encode(self, coefficients: Tensor, turn: bool = True) -> Tensor:
         """Coefficients (b, h, t, c, r) to values (b, h, t, width), times the phases where they `turn`."""
@@ -132,3 +135,31 @@ class Rotation:
         values = rotate_pairs(values, self.cos, -self.sin) if turn else values
         functions = values.unflatten(-1, (2, -1)) @ self.matrix.to(values.dtype)
         return functions.unflatten(-1, (-1, self.coefficients)).flatten(3, 4).transpose(1, 2)
+
+
+class Rotations:
+    """The `Rotation` of each scale, for heads beside each other, padded to the widest.
+
+    Args:
+        functions: the functions on the group.
+        pairs: channel pairs of a head.
+        waves: of the first pair of each scale, then of the second, …
+        heads: number of heads of each scale.
+        x: positions (b or 1, t, 2).
+    """
+
+    def __init__(self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], heads: Sequence[int], x: Tensor) -> None:
+        self.parts = [Rotation(functions, pairs, waves[i :: len(heads)], x) for i in range(len(heads))]
+        ends = np.cumsum(heads).tolist()
+        self.heads = [slice(end - count, end) for end, count in zip(ends, heads, strict=True)]
+        self.width = max(part.width for part in self.parts)
+
+    def encode(self, coefficients: Tensor, turn: bool = True) -> Tensor:
+        """Coefficients (b, h, t, c, r) to values (b, h, t, width), times the phases where they `turn`."""
+        values = [part.encode(coefficients[:, heads], turn) for part, heads in zip(self.parts, self.heads, strict=True)]
+        return torch.cat([F.pad(value, (0, self.width - value.shape[-1])) for value in values], dim=1)
+
+    def decode(self, values: Tensor, turn: bool = True) -> Tensor:
+        """The transpose of `encode`."""
+        pairs = zip(self.parts, self.heads, strict=True)
+        return torch.cat([part.decode(values[:, heads, :, : part.width], turn) for part, heads in pairs], dim=1)

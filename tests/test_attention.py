@@ -64,7 +64,7 @@ def test_without_enough_samples_equivariance_is_lost(rng):
     """The samples are what makes attention equivariant: the check above can fail."""
     t = fourier_type(planar_gspace("SO2"), 4, 2)
     module = SteerableSelfAttention(t, heads=2).double()
-    module.position.sample_counts = lambda *_: [8]
+    module.position.sample_counts = lambda *_: [8] * len(module.position.radians)
     assert max(cloud_errors(module, cloud(t, radius=10.0), rng)) > 1e-2
 
 
@@ -100,8 +100,10 @@ def naive(module: SteerableSelfAttention, x, samples: int) -> torch.Tensor:
             torch.einsum("nr,tpfr->ptfn", A, coefficients[:, :, h, pairs:]),
         )
         waves = torch.zeros(pairs, len(elements), 2, dtype=torch.float64)
-        for f, radians in enumerate(position.radians):
-            w = radians * np.array([np.cos(f * GOLDEN_ANGLE), np.sin(f * GOLDEN_ANGLE)])
+        scale = next(i for i in range(len(position.heads_by_scale)) if h < sum(position.heads_by_scale[: i + 1]))
+        for f, index in enumerate(range(scale, len(position.radians), len(position.heads_by_scale))):
+            angle = index * GOLDEN_ANGLE
+            w = position.radians[index] * np.array([np.cos(angle), np.sin(angle)])
             for n, g in enumerate(elements):
                 waves[f, n] = torch.tensor(gspace.basespace_action(g) @ w)
         for i, x_i in enumerate(x.coords):

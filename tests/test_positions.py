@@ -9,7 +9,6 @@ from escnn_attn import (
     DistanceBias,
     NoPosition,
     PositionEmbedding,
-    QueryKeyRotaryEmbedding,
     RadialBias,
     RotaryEmbedding,
     SteerableSelfAttention,
@@ -48,22 +47,38 @@ def test_diameter_is_that_of_all_pairs(points):
     assert diameter(x[:, :0], y[:, :0]) == 0
 
 
-class StillValues(RotaryEmbedding):
-    """A user's change of one hook of an embedding of this library."""
+class Warm(RotaryEmbedding):
+    """A hook of a subclass sees all heads, whatever their wavelengths."""
 
-    def encode_value(self, v, x):
-        return self._at(x)[1].encode(v, turn=False)
+    def __init__(self, head_type, heads, **options):
+        super().__init__(head_type, heads, **options)
+        self.warmth = torch.full((heads, 1, 1, 1), 2.0)
 
-    def decode(self, out, x):
-        return self._at(x)[0].decode(out, turn=False)
+    def encode_query(self, q, x):
+        return super().encode_query(self.warmth.to(q) * q, x)
 
 
-def test_overridden_hooks_of_a_subclass_are_used():
-    mine = attention_on("C3", position=StillValues)
-    theirs = attention_on("C3", position=QueryKeyRotaryEmbedding)
+@pytest.mark.parametrize("name", ["C3", "SO2"])
+@pytest.mark.parametrize("scales", [1, 2, 3])
+def test_overridden_hooks_of_a_subclass_are_used(name, scales):
+    mine = attention_on(name, position=partial(Warm, scales=scales))
+    theirs = attention_on(name, position=partial(RotaryEmbedding, scales=scales))
     theirs.load_state_dict(mine.state_dict())
     x = cloud(mine.in_type)
+    assert relative(mine(x).tensor, theirs(x).tensor) > 1e-3
+    theirs.scale *= 2
     assert relative(mine(x).tensor, theirs(x).tensor) < 1e-12
+    assert relative(mine.attention_weights(x), theirs.attention_weights(x)) < 1e-12
+
+
+def test_heads_differ_in_scale_where_that_saves_samples():
+    heads = {name: attention_on(name, position=RotaryEmbedding).position for name in ("SO2", "C3")}
+    assert [heads["SO2"].heads_by_scale, heads["C3"].heads_by_scale] == [[1, 1, 1], [3]]
+    x = 9 * torch.randn(1, 5, 2)
+    keys = torch.randn(1, 1, 5, 4, heads["SO2"].coefficients)
+    widths = [part.encode_key(keys, x).shape[-1] for _, part in heads["SO2"].bind(x, x).parts()]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > widths[-1]
 
 
 class LogDistance(PositionEmbedding):
@@ -147,7 +162,7 @@ def test_radial_bias_is_its_formula():
 @pytest.mark.parametrize("domain", ["grid", "points"])
 def test_a_fraction_of_the_channels_turns(name, domain):
     """As exact as all of them; the pairs that do not turn see no positions."""
-    module = attention_on(name, position=partial(RotaryEmbedding, fraction=0.5, tolerance=1e-10))
+    module = attention_on(name, position=partial(RotaryEmbedding, fraction=0.5, scales=1, tolerance=1e-10))
     assert len(module.position.radians) == 1
     assert worst(equivariance_error(module, domain=domain)) < 1e-9
     position, x = module.position, torch.randn(1, 6, 2, dtype=torch.float64)
@@ -159,7 +174,7 @@ def test_a_fraction_of_the_channels_turns(name, domain):
     turning = torch.tensor([1, 0, 1, 0], dtype=torch.float64)[:, None]  # pairs are (0, 2) and (1, 3)
     still = bound.encode_query(q * (1 - turning), x) @ bound.encode_key(k * (1 - turning), x).mT
     assert relative(still, (q * (1 - turning)).flatten(-2) @ (k * (1 - turning)).flatten(-2).mT) < 1e-12
-    whole = partial(RotaryEmbedding, fraction=1.0, wavelengths=(6.0, 6.0), tolerance=1e-10)
+    whole = partial(RotaryEmbedding, fraction=1.0, wavelengths=(6.0, 6.0), scales=1, tolerance=1e-10)
     same = whole(fourier_type(planar_gspace(name), 4, position.max_frequency), 3).bind(x, x)
     turned = bound.encode_query(q * turning, x) @ bound.encode_key(k * turning, x).mT
     assert relative(turned, same.encode_query(q * turning, x) @ same.encode_key(k * turning, x).mT) < 1e-9
@@ -169,6 +184,11 @@ def test_a_fraction_of_the_channels_turns(name, domain):
 def test_fractions_out_of_range_are_refused(fraction):
     with pytest.raises(ValueError, match=r"fraction of the channels in \(0, 1\]"):
         attention_on("SO2", position=partial(RotaryEmbedding, fraction=fraction))
+
+
+def test_at_least_one_scale_is_asked_for():
+    with pytest.raises(ValueError, match="at least one scale, got 0"):
+        attention_on("SO2", position=partial(RotaryEmbedding, scales=0))
 
 
 def test_a_bias_that_takes_samples_for_heads_is_refused():

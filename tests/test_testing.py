@@ -47,8 +47,8 @@ def break_norm(norm):
 
 def break_attention(attention):
     """Samples the group for far shorter distances than those at hand."""
-    attention.position.radians = [6.0]
-    attention.position.sample_counts = lambda *_: [8]
+    attention.position.radians = [6.0] * len(attention.position.radians)
+    attention.position.sample_counts = lambda *_: [8] * len(attention.position.radians)
 
 
 def break_pooling(pooling):

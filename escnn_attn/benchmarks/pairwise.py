@@ -30,7 +30,9 @@ def pairwise_attention(module: SteerableSelfAttention, tokens: Tokens) -> Tokens
     q, k, v = (torch.complex(*part) for part in coefficients.permute(3, 5, 0, 4, 6, 1, 2))  # b h f t r
     basis = _harmonics(limit).to(q)
     q, k, v = q @ basis.mT, k @ basis.mT, v @ basis.mT  # coefficients of e^{img}, m = -limit … limit
-    kernels = [_kernels(tokens.positions[0], limit, w, f) for f, w in enumerate(embedding.radians)]
+    scales = len(embedding.heads_by_scale)
+    by_wave = [_kernels(tokens.positions[0], limit, w, index) for index, w in enumerate(embedding.radians)]
+    kernels = [_of_heads(by_wave[i : i + scales], embedding.heads_by_scale) for i in range(0, len(by_wave), scales)]
     kernels += [{0: torch.ones((), dtype=q.dtype)}] * (pairs - len(kernels))  # of channels that are not turned
     logits, size = torch.zeros(()), 2 * limit + 1
     for f in range(pairs):
@@ -49,6 +51,13 @@ def pairwise_attention(module: SteerableSelfAttention, tokens: Tokens) -> Tokens
     real = torch.einsum("mr,btmhf->btrhf", basis.conj(), functions)
     features = module.project_out((torch.stack([real.real, real.imag], dim=4).flatten(3),))
     return tokens.with_features(features)
+
+
+def _of_heads(kernels: list[dict[int, Tensor]], scales: list[int]) -> dict[int, Tensor]:
+    """Kernels (h, t, t) of all heads, from those (t, t) of each scale and its number of heads."""
+    of_scales = zip(kernels, scales, strict=True)
+    by_head = [kernel for kernel, heads in of_scales for _ in range(heads)]
+    return {n: torch.stack([kernel[n] for kernel in by_head]) for n in by_head[0]}
 
 
 def _harmonics(limit: int) -> Tensor:
