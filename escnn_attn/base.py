@@ -1,8 +1,6 @@
 """The typed shell around every layer of this library, and a chain that passes more than one argument on."""
 
-import copy
 from abc import abstractmethod
-from typing import Any
 
 import escnn.nn
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 
 from escnn_attn.compat import one_state_dict
 from escnn_attn.domains import Domain, domain_of
+from escnn_attn.exported import ExportedModule
 from escnn_attn.fields import IsotypicLayout, require_planar
 from escnn_attn.testing import assert_equivariant, stated_tolerance
 from escnn_attn.tokens import Tokens, from_tokens, grid_tokens, require_type, to_tokens
@@ -76,7 +75,7 @@ class PlanarModule(EquivariantModule):
 
     def export(self) -> nn.Module:
         """A plain torch module for grids, `forward_grid` in eval mode, without escnn's objects."""
-        return ExportedModule(self).eval()
+        return ExportedModule(self)
 
 
 class TokenModule(PlanarModule):
@@ -155,20 +154,6 @@ class TokenModule(PlanarModule):
         """The layer on plain tensors, (b, c, h, w) to (b, c', h, w), without any type."""
         tokens = self.forward_tokens(grid_tokens(x, self.in_layout))
         return self.out_layout.merge(tokens.features).unflatten(2, x.shape[2:])
-
-
-class ExportedModule(nn.Module):
-    """A module that has `forward_grid`, as a map of plain tensors; it can be pickled."""
-
-    def __init__(self, module: EquivariantModule) -> None:
-        super().__init__()
-        self.module: Any = copy.deepcopy(module)
-        for part in self.module.modules():
-            for name in [n for n, value in vars(part).items() if isinstance(value, FieldType)]:
-                setattr(part, name, None)
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.module.forward_grid(*inputs)
 
 
 class SequentialModule(escnn.nn.SequentialModule):

@@ -14,6 +14,7 @@ from escnn_attn.base import TokenModule
 from escnn_attn.blocks import steerable_block
 from escnn_attn.compat import one_state_dict
 from escnn_attn.domains import Domain, disc_window, domain_of
+from escnn_attn.exported import ExportedTransformer
 from escnn_attn.fields import Fields, as_field_type, fourier_type, planar_gspace, require_planar
 from escnn_attn.linear import SteerableLinear
 from escnn_attn.norm import SteerableRMSNorm
@@ -205,6 +206,10 @@ class SteerableTransformer(EquivariantModule):
     def from_pretrained(cls, name: str | Path) -> nn.Module:
         """A network with trained weights, in eval mode (see `escnn_attn.pretrained`)."""
         return load_pretrained(name)
+
+    def export(self) -> nn.Module:
+        """A plain torch module of images, in eval mode, without escnn's objects: to logits, or to fields (b, c', h', w')."""
+        return ExportedTransformer(self)
 
     def compile(self, **options: Any) -> None:
         """Compiles the transformer blocks (see `SteerableStack.compile`)."""

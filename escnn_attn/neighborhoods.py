@@ -1,7 +1,6 @@
 """Neighbourhoods: attention to the tokens near each token, by distance and never by direction."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -176,7 +175,7 @@ def attention_pattern(
         context: tokens attended to.
         edges: (2, e) from keys, counted through as b·s, to queries, as b·t.
     """
-    name = ("pattern", neighborhood if isinstance(neighborhood, Hashable) else id(neighborhood))
+    name = ("pattern", _name(neighborhood))
     depends_on = (query.positions, query.mask, context.positions, context.mask, context.weights, edges)
     known, pattern = query.shared.get(name, ((), None))
     if pattern is None or any(a is not b for a, b in zip(known, depends_on, strict=True)):
@@ -186,6 +185,15 @@ def attention_pattern(
             pattern = AllPairs(query, context) if neighborhood is None else neighborhood.pattern(query, context)
         query.shared[name] = (depends_on, pattern)
     return pattern
+
+
+def _name(neighborhood: Neighborhood | None) -> object:
+    """What equal neighbourhoods share: themselves, or for those that cannot be hashed the one object."""
+    try:
+        hash(neighborhood)
+    except TypeError:
+        return id(neighborhood)
+    return neighborhood
 
 
 def require_neighborhood(neighborhood: object) -> Neighborhood | None:

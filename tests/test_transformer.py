@@ -214,6 +214,21 @@ def test_exported_modules_are_plain_and_equal(group):
     assert relative(chained.export()(x), chained(t(x)).tensor) < 1e-5
 
 
+@pytest.mark.parametrize("out_type", [10, {"scalars": 1, "vectors": 2}])
+def test_exported_networks_are_plain_and_equal(out_type):
+    model = small_model("O2", out_type=out_type)
+    images = torch.randn(2, 1, 29, 29)
+    model(images)
+    exported = pickle.loads(pickle.dumps(model.export()))
+    assert not any(isinstance(part, escnn.nn.R2Conv) for part in exported.modules())
+    assert not any(isinstance(value, FieldType) for part in exported.modules() for value in vars(part).values())
+    assert model.training
+    expected = model.eval()(images)
+    expected = expected if isinstance(expected, torch.Tensor) else expected.tensor
+    assert relative(exported(images), expected) < 1e-5
+    assert exported(torch.randn(1, 1, 37, 37)).shape[1] == expected.shape[1]  # another grid
+
+
 def test_plain_rotary_positions_see_direction():
     """The baseline's embedding tells left from right: it is not a function of distance alone."""
     t = fourier_type(planar_gspace("trivial"), 8)

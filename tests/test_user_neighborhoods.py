@@ -1,5 +1,7 @@
 """Neighbourhoods that a user writes, and wrong ones."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,23 @@ def test_a_users_neighbourhood():
     gaps = torch.cdist(x.coords, x.coords)
     expected = (gaps < 1e-6) | ((gaps > 1) & (gaps < 2))
     assert torch.equal(module.attention_weights(x)[0, 0] > 0, expected)
+
+
+@dataclass(frozen=True)
+class Annulus(Neighborhood):
+    """A user's neighbourhood whose hash fails when it is asked for."""
+
+    radii: list[float]
+
+    def pairs(self, query, key, slack):
+        gaps = np.linalg.norm(query[:, None] - key[None], axis=-1)
+        return np.stack(np.nonzero((gaps >= self.radii[0]) & (gaps < self.radii[1]))[::-1])
+
+
+def test_a_neighbourhood_that_cannot_be_hashed():
+    module = attention_on("C3", neighborhood=Annulus([0.0, 2.0]))
+    x = cloud(module.in_type)
+    assert torch.equal(module.attention_weights(x)[0, 0] > 0, torch.cdist(x.coords, x.coords) < 2)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,8 @@ class ImageClassifier(Learner):
         return self.model(images)
 
     def compare(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        if len(batch) != 2:
+            raise TypeError(f"expected data of images and labels, such as data=digits, got a batch {type(batch).__name__}")
         images, labels = batch
         if self.training and self.augment is not None:
             images = self.augment(images)

@@ -66,7 +66,9 @@ def compare(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _row(runs: list[dict[str, Any]]) -> dict[str, Any]:
     values = [_accuracy(run) for run in runs]
-    quarters, others = zip(*(_changes(run) for run in runs), strict=True)
+    quarters, others = (
+        None if None in changes else statistics.mean(changes) for changes in zip(*map(_changes, runs), strict=True)
+    )
     return {
         "name": runs[0]["name"],
         "samples": runs[0]["samples"],
@@ -75,8 +77,8 @@ def _row(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "minutes": statistics.mean(run["minutes"] for run in runs),
         "test": statistics.mean(values),
         "deviation": statistics.stdev(values) if len(values) > 1 else None,
-        "quarter_turns": statistics.mean(quarters),
-        "other_angles": statistics.mean(others),
+        "quarter_turns": quarters,
+        "other_angles": others,
     }
 
 
@@ -84,8 +86,10 @@ def _accuracy(run: dict[str, Any]) -> float:
     return next(iter(run["test"].values()))
 
 
-def _changes(run: dict[str, Any]) -> tuple[float, float]:
-    """Largest change of the logits at quarter turns, and mean change at other angles."""
+def _changes(run: dict[str, Any]) -> tuple[float, float] | tuple[None, None]:
+    """Largest change of the logits at quarter turns, and mean change at other angles; None for a run with angle_images=0."""
+    if "angles" not in run:
+        return None, None
     changes = dict(zip(run["angles"], run["change_by_angle"], strict=True))
     return (
         max(change for angle, change in changes.items() if angle % 90 == 0),
@@ -111,9 +115,10 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
     lines = [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|"]
     for row in rows:
         spread = "" if row["deviation"] is None else f" ± {100 * row['deviation']:.2f}"
+        changes = " | ".join("" if row[key] is None else f"{row[key]:.0e}" for key in ("quarter_turns", "other_angles"))
         behind = f"{100 * row['behind']:.2f} ± {100 * row['behind_error']:.2f} " if "behind" in row else ""
         lines.append(
             f"| {row['name']} | {row['samples']:,} | {row['parameters']:,} | {100 * row['test']:.2f}{spread} | {behind}| {row['seeds']} | "
-            f"{row['minutes']:.1f} | {row['quarter_turns']:.0e} | {row['other_angles']:.0e} |"
+            f"{row['minutes']:.1f} | {changes} |"
         )
     return "\n".join(lines)

@@ -59,6 +59,8 @@ class CloudRegression(Learner):
         return self.model(x, batch=clouds.batch, batch_size=clouds.clouds).tensor
 
     def compare(self, batch: PointBatch) -> tuple[Tensor, Tensor]:
+        if not isinstance(batch, PointBatch):
+            raise TypeError(f"expected data of clouds, such as data=nbody, got a batch {type(batch).__name__}")
         return self(batch).contiguous(), batch.displacements
 
     def loss(self, prediction: Tensor, truth: Tensor) -> Tensor:

@@ -17,6 +17,13 @@ FORMATS: dict[str, tuple[str, str, Callable[[float], str]]] = {
     "accuracy": ("%", " %", lambda value: f"{100 * value:.1f}"),
     "error": ("error", "", lambda value: f"{value:.4g}"),
 }
+
+
+def _format(metric: str) -> tuple[str, str, Callable[[float], str]]:
+    """How values of a metric read; one of the user's own by its name."""
+    return FORMATS.get(metric, (metric, "", "{:.4g}".format))
+
+
 #: pictures of the results that hold the key
 PICTURES: dict[str, Callable[[list[dict[str, Any]], Path], None]] = {"accuracy_by_angle": plot_accuracy_by_angle}
 
@@ -40,11 +47,11 @@ def report(results: list[dict[str, Any]], folder: Path) -> None:
     if not results:
         return
     columns = list(dict.fromkeys((name, r["metric"]) for r in results for name in _values(r)))
-    headings = (f"{name} {FORMATS[metric][0]}" for name, metric in columns)
+    headings = (f"{name} {_format(metric)[0]}" for name, metric in columns)
     table = Table("model", "seed", "parameters", "minutes", *headings)
     shared = set.intersection(*(set(r["overrides"]) for r in results))
     for r in results:
-        shown = {(name, r["metric"]): FORMATS[r["metric"]][2](value) for name, value in _values(r).items()}
+        shown = {(name, r["metric"]): _format(r["metric"])[2](value) for name, value in _values(r).items()}
         row = (shown.get(column, "") for column in columns)
         name = " ".join([r["name"], *(o for o in r["overrides"] if o not in shared)])
         table.add_row(name, str(r["seed"]), f"{r['parameters']:,}", f"{r['minutes']:.1f}", *row)
@@ -73,6 +80,6 @@ def describe(results: dict[str, Any]) -> str:
         >>> describe({"name": "plain", "parameters": 61724, "metric": "accuracy", "test": {"upright": 0.97, "rotated": 0.393}})
         'plain: 61,724 parameters, upright 97.0 %, rotated 39.3 %'
     """
-    _, unit, form = FORMATS[results["metric"]]
+    _, unit, form = _format(results["metric"])
     values = ", ".join(f"{name} {form(value)}{unit}" for name, value in results.get("test", {}).items())
     return f"{results['name']}: {results['parameters']:,} parameters, {values or 'not tested'}"

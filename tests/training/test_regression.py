@@ -164,6 +164,14 @@ def test_a_model_for_other_features_is_refused():
         AbsoluteCloudRegression(MODEL)(batch)
 
 
+def test_data_of_another_task_is_refused():
+    batch = point_batch([points(FEW.clouds()["test"])[0]])
+    with pytest.raises(TypeError, match="expected data of images and labels, such as data=digits, got a batch PointBatch"):
+        ImageClassifier(MODEL).compare(batch)
+    with pytest.raises(TypeError, match="expected data of clouds, such as data=nbody, got a batch list"):
+        CloudRegression(MODEL).compare([torch.randn(2, 1, 29, 29), torch.zeros(2)])
+
+
 def test_files_that_no_learner_wrote_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected a checkpoint file, got .*none.ckpt"):
         load_learner(tmp_path / "none.ckpt")

@@ -9,6 +9,7 @@ import pytest
 
 from escnn_attn.training.comparison import as_markdown, compare, pack
 from escnn_attn.training.data import ANGLES
+from escnn_attn.training.report import describe
 
 
 def result(name: str, seed: int, accuracy: float, samples: int = 10_000) -> dict:
@@ -52,6 +53,19 @@ def test_runs_that_kept_no_hits_are_compared_without_differences():
     old = result("old", 0, 0.8)
     del old["correct"]
     assert "behind" not in compare([result("new", 0, 0.9), old])[1]
+
+
+def test_runs_without_angles_are_compared_by_their_tests():
+    upright = result("upright", 0, 0.9)
+    del upright["angles"]
+    (row,) = compare([upright])
+    assert row["quarter_turns"] is None
+    assert as_markdown([row]).endswith("| 90.00 | | 1 | 4.0 |  |  |")
+
+
+def test_a_metric_of_ones_own_reads_by_its_name():
+    run = {"name": "mine", "parameters": 1, "metric": "entropy", "test": {"turned": 0.5}}
+    assert describe(run) == "mine: 1 parameters, turned 0.5"
 
 
 def test_the_script_makes_the_table_and_the_pictures(tmp_path, monkeypatch, capsys):
