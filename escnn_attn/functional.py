@@ -72,17 +72,14 @@ class RotatePairs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
         re, im = x.chunk(2, dim=-1)
         out = torch.empty_like(x)
         turned_re, turned_im = out.chunk(2, dim=-1)
         torch.mul(re, cos, out=turned_re).addcmul_(im, sin, value=-1)
         torch.mul(re, sin, out=turned_im).addcmul_(im, cos)
         return out
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
