@@ -138,7 +138,7 @@ class RotaryEmbedding(PositionEmbedding):
         >>> exact = partial(RotaryEmbedding, wavelengths=(4.0, 32.0), tolerance=1e-6)
         >>> attention = SteerableSelfAttention(fourier_type(planar_gspace("SO2"), 16, 2), heads=2, position=exact)
         >>> attention.position.sample_counts(10.0)  # rotations for the shortest to the longest wavelength
-        [36, 24, 16, 16]
+        [36, 24, 20, 16]
     """
 
     initial_gain = 6.0
