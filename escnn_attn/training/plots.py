@@ -91,13 +91,13 @@ def plot_trajectories(paths: np.ndarray, charges: np.ndarray, predictions: dict[
 
 def plot_growth(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
     """Seconds and bytes against the number of tokens, one curve for each system."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.9), layout="constrained")
     for axis, what, unit, label in zip(axes, ("seconds", "bytes"), (1, 2**20), ("seconds", "MB"), strict=True):
         for system, rows in found.items():
             axis.loglog(list(rows), [row[what] / unit for row in rows.values()], marker="o", label=system)
         axis.set(xlabel="tokens", ylabel=f"{label}, forward and backward")
         axis.grid(alpha=0.3, which="both")
-    axes[0].legend(loc="lower right")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(found))
     save(figure, path)
 
 
