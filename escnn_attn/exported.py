@@ -1,7 +1,7 @@
 """Plain torch modules of images, made of equivariant ones, without escnn's objects: they can be pickled and need no types."""
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from escnn.nn import EquivariantModule, FieldType
@@ -9,9 +9,6 @@ from torch import Tensor, nn
 
 from escnn_attn.domains import disc_window
 from escnn_attn.tokens import disc_tokens, grid_tokens
-
-if TYPE_CHECKING:
-    from escnn_attn.models import SteerableTransformer
 
 
 class ExportedModule(nn.Module):
@@ -27,18 +24,22 @@ class ExportedModule(nn.Module):
 
 
 class ExportedTransformer(nn.Module):
-    """A copy of a network for images: (b, c, h, w) to logits, or to (b, c', h', w') where it gives fields.
+    """Copies of the parts of a network for images, (b, c, h, w) to logits, or to (b, c', h', w') where it gives fields.
 
     Sides on which the stem's strides keep the centre are the caller's to choose, as the network's own checks are not copied.
+
+    Args:
+        stem: from images to the field type of the blocks.
+        blocks: on tokens.
+        readout: of tokens to fields, or of invariants to logits.
+        pool: from tokens to invariants; None for fields.
     """
 
-    def __init__(self, model: "SteerableTransformer") -> None:
+    def __init__(self, stem: EquivariantModule, blocks: nn.Module, readout: nn.Module, pool: nn.Module | None) -> None:
         super().__init__()
-        model = copy.deepcopy(model)
         with torch.no_grad():
-            self.stem: nn.Module = model.stem.export()
-        self.blocks, self.readout = without_types(model.blocks), without_types(model.readout)
-        self.pool = None if model.pool is None else without_types(model.pool)
+            self.stem: nn.Module = copy.deepcopy(stem).export()
+        self.blocks, self.readout, self.pool = (without_types(copy.deepcopy(part)) for part in (blocks, readout, pool))
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -51,9 +52,9 @@ class ExportedTransformer(nn.Module):
         return self.readout(self.pool.pool_tokens(tokens))
 
 
-def without_types(module: nn.Module) -> Any:
+def without_types(module: nn.Module | None) -> Any:
     """The module, with the field types in it taken away."""
-    for part in module.modules():
+    for part in module.modules() if module is not None else ():
         for name in [n for n, value in vars(part).items() if isinstance(value, FieldType)]:
             setattr(part, name, None)
     return module

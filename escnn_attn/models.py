@@ -209,7 +209,7 @@ class SteerableTransformer(EquivariantModule):
 
     def export(self) -> nn.Module:
         """A plain torch module of images, in eval mode, without escnn's objects: to logits, or to fields (b, c', h', w')."""
-        return ExportedTransformer(self)
+        return ExportedTransformer(self.stem, self.blocks, self.readout, self.pool)
 
     def compile(self, **options: Any) -> None:
         """Compiles the transformer blocks (see `SteerableStack.compile`)."""
