@@ -13,6 +13,11 @@ from torch import Tensor
 Features = tuple[Tensor, ...]
 
 
+def plain_operations() -> bool:
+    """Whether a compiler, or a transform of `torch.func`, runs: both need operations that they differentiate themselves."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
 def rms_norm(features: Features, gains: Features, eps: float) -> Features:
     r"""$x_\psi\,g_\psi / \sqrt{\tfrac1C \sum_\psi |x_\psi|^2 + \epsilon}$, with C the number of channels of a token.
 
@@ -23,7 +28,7 @@ def rms_norm(features: Features, gains: Features, eps: float) -> Features:
     """
     dtype = torch.promote_types(features[0].dtype, torch.float32)
     inputs = [x.to(dtype) for x in (*features, *gains)]
-    normed = _rms_norm(eps, *inputs) if torch.compiler.is_compiling() else RMSNorm.apply(eps, *inputs)
+    normed = _rms_norm(eps, *inputs) if plain_operations() else RMSNorm.apply(eps, *inputs)
     return tuple(n.to(f.dtype) for n, f in zip(normed, features, strict=True))
 
 
@@ -97,7 +102,7 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     wide_x, cos, sin = x.to(wide), cos.to(wide), sin.to(wide)
-    if torch.compiler.is_compiling():
+    if plain_operations():
         re, im = wide_x.chunk(2, dim=-1)
         return torch.cat([re * cos - im * sin, re * sin + im * cos], dim=-1).to(x.dtype)
     return RotatePairs.apply(wide_x, cos, sin).to(x.dtype)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from escnn_attn.functional import Features
+from escnn_attn.functional import Features, plain_operations
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def isotypic_linear(plan: LinearPlan, tensors: Features, weights: Sequence[Tenso
         dtype = torch.get_autocast_dtype(device)
         tensors, weights = tuple(x.to(dtype) for x in tensors), [w.to(dtype) for w in weights]
     bias = None if bias is None else bias.to(tensors[0].dtype)
-    if torch.compiler.is_compiling():
+    if plain_operations():
         return _differentiable(plan, tensors, weights, bias)
     return SchurMap.apply(plan, bias, *tensors, *weights)
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from escnn_attn.functional import plain_operations
+
 Activation = Callable[[Tensor], Tensor]
 
 #: values on samples that `pointwise` holds at a time: few enough to stay in the cache
@@ -24,7 +26,7 @@ def pointwise(coefficients: Tensor, synthesis: Tensor, analysis: Tensor, activat
         activate: $\phi$, of values (…, n, c) to (…, n, c').
     """
     synthesis, analysis = synthesis.to(coefficients.dtype), analysis.to(coefficients.dtype)
-    if torch.compiler.is_compiling():
+    if plain_operations():
         return analysis @ activate(synthesis @ coefficients)
     flat = Pointwise.apply(coefficients.flatten(0, 1), synthesis, analysis, activate)
     return flat.unflatten(0, coefficients.shape[:2])
@@ -87,7 +89,7 @@ class ProductOfHalves(torch.autograd.Function):
 
 def product_of_halves(x: Tensor) -> Tensor:
     """The product of the first and the second half of the channels, (…, 2·c) to (…, c)."""
-    if torch.compiler.is_compiling():
+    if plain_operations():
         u, v = x.chunk(2, dim=-1)
         return u * v
     return ProductOfHalves.apply(x)

@@ -1,0 +1,68 @@
+"""Derivatives by the transforms of `torch.func`."""
+
+import pytest
+import torch
+from torch.func import functional_call, grad, jvp, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from escnn_attn import (
+    Disc,
+    FourierFeedForward,
+    FourierGELU,
+    GroupSelfAttention,
+    NoPosition,
+    fourier_type,
+    planar_gspace,
+    steerable_block,
+)
+
+from .helpers import randomize, relative
+
+SPECTRAL, REGULAR = fourier_type(planar_gspace("O2"), 4, 2), fourier_type(planar_gspace("C4"), 4)
+MODULES = {
+    "block": lambda: steerable_block(SPECTRAL, heads=2),
+    "block of samples, without position": lambda: steerable_block(
+        SPECTRAL, heads=2, position=NoPosition, feedforward=FourierFeedForward
+    ),
+    "block of discs": lambda: steerable_block(SPECTRAL, heads=2, neighborhood=Disc(2.0)),
+    "group attention": lambda: GroupSelfAttention(REGULAR, heads=2),
+    "nonlinearity": lambda: FourierGELU(SPECTRAL),
+}
+pytestmark = [
+    pytest.mark.parametrize("name", MODULES),
+    pytest.mark.filterwarnings("ignore:There is a performance drop"),  # of torch's fused attention under vmap
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),  # which torch's own forward mode uses
+]
+
+
+def setup(name: str) -> tuple:
+    module = randomize(MODULES[name]().double())
+    parameters = {key: value.detach() for key, value in module.named_parameters()}
+    x = torch.randn(3, module.in_type.size, 5, 5, dtype=torch.float64)
+    return module, parameters, x
+
+
+def test_gradients_of_samples_are_those_of_each_alone(name):
+    module, parameters, x = setup(name)
+
+    def loss(parameters, x):
+        return functional_call(module, parameters, (module.in_type(x),)).tensor.square().sum()
+
+    by_sample = vmap(grad(loss, argnums=(0, 1)), (None, 0))(parameters, x[:, None])
+    for i in range(len(x)):
+        leaf = x[i : i + 1].requires_grad_()
+        wanted = torch.autograd.grad(loss(dict(module.named_parameters()), leaf), [leaf, *module.parameters()])
+        for found, one in zip((by_sample[1], *by_sample[0].values()), wanted, strict=True):
+            assert relative(found[i], one) < 1e-10
+
+
+def test_forward_and_reverse_mode_agree(name):
+    """torch's fused attention has no forward mode, so it is spelled out."""
+    module, _, x = setup(name)
+    direction = torch.randn_like(x)
+    with sdpa_kernel(SDPBackend.MATH):
+        out, along = jvp(lambda x: module(module.in_type(x)).tensor, (x,), (direction,))
+        against = torch.randn_like(out)
+        (back,) = vjp(lambda x: module(module.in_type(x)).tensor, x)[1](against)
+    assert relative((along * against).sum(), (direction * back).sum()) < 1e-10
+    assert along.norm() > 0
