@@ -183,14 +183,13 @@ class RotaryEmbedding(PositionEmbedding):
         bound = copy.copy(self)
         bound._bound = queries, keys = self._rotations(x_query, x_key, distance, key)
         if all(getattr(type(self), hook) is getattr(RotaryEmbedding, hook) for hook in HOOKS):  # others see all heads
-            bound._parts = [
-                (queries.heads[i], bound._part(i, pair)) for i, pair in enumerate(zip(queries.parts, keys.parts, strict=True))
-            ]
+            pairs = zip(queries.parts, keys.parts, strict=True)
+            bound._parts = [(heads, bound._part(pair)) for heads, pair in zip(queries.heads, pairs, strict=True)]
         return bound
 
-    def _part(self, scale: int, rotations: tuple[Rotation, Rotation]) -> "RotaryEmbedding":
+    def _part(self, rotations: tuple[Rotation, Rotation]) -> "RotaryEmbedding":
         part = copy.copy(self)
-        part.heads, part._bound = self.heads_by_scale[scale], rotations
+        part.heads, part._bound = rotations[0].heads, rotations
         return part
 
     def parts(self) -> list[tuple[slice, PositionEmbedding]]:

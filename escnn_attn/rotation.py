@@ -21,6 +21,9 @@ GOLDEN_ANGLE = 2.39996
 #: index, radians and number of samples
 Wave = tuple[int, float, int | None]
 
+#: heads narrower by no more than this share the call of the widest: a call of their own would cost more than it saves
+ALIKE = 16
+
 
 @dataclass(frozen=True)
 class PlanarFunctions:
@@ -51,7 +54,7 @@ class PlanarFunctions:
 
 
 @lru_cache(maxsize=256)
-def sampled_wave(functions: PlanarFunctions, radians: float, index: int, samples: int | None) -> tuple[Tensor, Tensor]:
+def sampled_wave(functions: PlanarFunctions, index: int, radians: float, samples: int | None) -> tuple[Tensor, Tensor]:
     """Synthesis matrix (n, r) and plane wave B(g) w (n, 2), float64, of the frequency of an index."""
     gspace = GSpace2D(functions.subgroup)
     elements = group_samples(gspace.fibergroup, samples)
@@ -102,26 +105,35 @@ def require_fixed(module: nn.Module, *positions: Tensor) -> None:
 class Rotation:
     r"""Coefficients of functions to their values on samples times $e^{i\theta}$, at fixed positions, and the transpose.
 
-    One matrix synthesises all channel pairs of a head, each on its own samples; pairs beyond the frequencies stay the
-    coefficients they are, with angle zero.
+    One matrix synthesises all channel pairs of a head, each on its own samples, as many as the scale that needs most; pairs
+    beyond the frequencies stay the coefficients they are, with angle zero.
 
     Args:
         functions: the functions on the group.
         pairs: channel pairs of a head.
-        waves: index, length $|w|$ and number of rotations (None for a finite group) of the plane wave of each pair that
-            is turned, at most as many.
+        scales: for each scale the plane waves of the pairs that are turned, at most as many.
+        heads: number of heads of each scale.
         x: positions (b or 1, t, 2).
     """
 
-    def __init__(self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], x: Tensor) -> None:
-        sampled = [sampled_wave(functions, radians, index, samples) for index, radians, samples in waves]
-        self.coefficients = sampled[0][0].shape[1]
-        still = (pairs - len(sampled)) * self.coefficients
+    def __init__(
+        self, functions: PlanarFunctions, pairs: int, scales: Sequence[Sequence[Wave]], heads: Sequence[int], x: Tensor
+    ) -> None:
+        most = [max(waves, key=lambda wave: wave[2] or 0)[2] for waves in zip(*scales, strict=True)]
+        sampled = [
+            [sampled_wave(functions, index, radians, samples) for (index, radians, _), samples in zip(waves, most, strict=True)]
+            for waves in scales
+        ]
+        self.coefficients = sampled[0][0][0].shape[1]
+        still = (pairs - len(most)) * self.coefficients
         identity = torch.eye(still, dtype=torch.float64, device="cpu")
-        self.matrix = torch.block_diag(*(matrix for matrix, _ in sampled), identity).to(x)
-        theta = phases(x, torch.cat([*(wave for _, wave in sampled), identity.new_zeros(still, 2)]).to(x))[:, :, None]
-        self.cos, self.sin = theta.cos(), theta.sin()
-        self.width = 2 * len(self.matrix)
+        self.matrix = torch.block_diag(*(matrix for matrix, _ in sampled[0]), identity).to(x)
+        by_scale = [torch.cat([*(wave for _, wave in waves), identity.new_zeros(still, 2)]) for waves in sampled]
+        if len(scales) > 1:
+            by_scale = [waves for waves, count in zip(by_scale, heads, strict=True) for _ in range(count)]
+        theta = phases(x, torch.stack(by_scale).to(x))
+        self.cos, self.sin = theta.cos(), theta.sin()  # (b, t, heads or 1 for all of them, width / 2)
+        self.heads, self.width = sum(heads), 2 * len(self.matrix)
 
     def encode(self, coefficients: Tensor, turn: bool = True) -> Tensor:
         """Coefficients (b, h, t, c, r) to values (b, h, t, width), times the phases where they `turn`."""
@@ -138,20 +150,27 @@ class Rotation:
 
 
 class Rotations:
-    """The `Rotation` of each scale, for heads beside each other, padded to the widest.
+    """The `Rotation` of each scale, or of several that are about as wide, for heads beside each other, padded to the widest.
 
     Args:
         functions: the functions on the group.
         pairs: channel pairs of a head.
-        waves: of the first pair of each scale, then of the second, …
+        waves: of the first pair of each scale, then of the second, …, the shortest first.
         heads: number of heads of each scale.
         x: positions (b or 1, t, 2).
     """
 
     def __init__(self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], heads: Sequence[int], x: Tensor) -> None:
-        self.parts = [Rotation(functions, pairs, waves[i :: len(heads)], x) for i in range(len(heads))]
-        ends = np.cumsum(heads).tolist()
-        self.heads = [slice(end - count, end) for end, count in zip(ends, heads, strict=True)]
+        scales = [waves[i :: len(heads)] for i in range(len(heads))]
+        widths = [2 * sum(len(sampled_wave(functions, *wave)[0]) for wave in scale) for scale in scales]
+        starts = [0]
+        for i, width in enumerate(widths):
+            if width < widths[starts[-1]] - ALIKE:
+                starts.append(i)
+        runs = [slice(start, end) for start, end in zip(starts, [*starts[1:], len(heads)], strict=True)]
+        self.parts = [Rotation(functions, pairs, scales[run], heads[run], x) for run in runs]
+        ends = np.cumsum([part.heads for part in self.parts]).tolist()
+        self.heads = [slice(end - part.heads, end) for end, part in zip(ends, self.parts, strict=True)]
         self.width = max(part.width for part in self.parts)
 
     def encode(self, coefficients: Tensor, turn: bool = True) -> Tensor:
