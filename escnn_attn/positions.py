@@ -82,6 +82,10 @@ class PositionEmbedding(nn.Module):
         """Heads that attend in a call of their own, because they are as wide as each other, with the embedding for them."""
         return [(slice(None), self)]
 
+    def with_fixed_parts(self) -> "PositionEmbedding":
+        """This embedding, in the same `parts` for all tokens: what a compiled graph needs."""
+        return self
+
     def extra_repr(self) -> str:
         return f"heads={self.heads}, channels={self.channels}, coefficients={self.coefficients}"
 
@@ -175,6 +179,7 @@ class RotaryEmbedding(PositionEmbedding):
         self._known: dict[tuple, tuple[Rotations, Rotations]] = {}
         self._bound: tuple[Rotations | Rotation, Rotations | Rotation] | None = None
         self._parts: list[tuple[slice, PositionEmbedding]] = []
+        self._fixed_parts = False
 
     def bind(
         self, x_query: Tensor, x_key: Tensor, distance: float | None = None, key: tuple | None = None
@@ -195,6 +200,11 @@ class RotaryEmbedding(PositionEmbedding):
     def parts(self) -> list[tuple[slice, PositionEmbedding]]:
         return self._parts or super().parts()
 
+    def with_fixed_parts(self) -> "RotaryEmbedding":
+        fixed = copy.copy(self)
+        fixed._fixed_parts = True
+        return fixed
+
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_known": {}}  # tables are made anew in a copy
 
@@ -203,7 +213,7 @@ class RotaryEmbedding(PositionEmbedding):
     ) -> tuple[Rotations, Rotations]:
         # a plain table, not a buffer: a buffer would be rounded by .float() and, made in forward, upset DDP
         counts = None if distance is None else tuple(self.sample_counts(distance))
-        known = (key, counts, x_query.dtype, x_query.device, self.tolerance)
+        known = (key, counts, x_query.dtype, x_query.device, self.tolerance, self._fixed_parts)
         if key is not None and known in self._known:
             return self._known[known]
         # made under inference mode, tables that are kept could not serve a later training step
@@ -232,7 +242,7 @@ class RotaryEmbedding(PositionEmbedding):
 
     def _rotation(self, x: Tensor, counts: Sequence[int | None]) -> Rotations:
         waves = list(zip(range(len(counts)), self.radians, counts, strict=True))
-        return Rotations(self.functions, self.channels // 2, waves, self.heads_by_scale, x)
+        return Rotations(self.functions, self.channels // 2, waves, self.heads_by_scale, x, self._fixed_parts)
 
     def encode_query(self, q: Tensor, x: Tensor) -> Tensor:
         return self._at(x)[0].encode(q)

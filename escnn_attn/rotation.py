@@ -105,13 +105,14 @@ def require_fixed(module: nn.Module, *positions: Tensor) -> None:
 class Rotation:
     r"""Coefficients of functions to their values on samples times $e^{i\theta}$, at fixed positions, and the transpose.
 
-    One matrix synthesises all channel pairs of a head, each on its own samples, as many as the scale that needs most; pairs
-    beyond the frequencies stay the coefficients they are, with angle zero.
+    One matrix synthesises all channel pairs of a head, each on its own samples; pairs beyond the frequencies stay the
+    coefficients they are, with angle zero.
 
     Args:
         functions: the functions on the group.
         pairs: channel pairs of a head.
-        scales: for each scale the plane waves of the pairs that are turned, at most as many.
+        scales: for each scale the plane waves of the pairs that are turned, at most as many; their numbers of samples are those
+            of all scales.
         heads: number of heads of each scale.
         x: positions (b or 1, t, 2).
     """
@@ -119,13 +120,9 @@ class Rotation:
     def __init__(
         self, functions: PlanarFunctions, pairs: int, scales: Sequence[Sequence[Wave]], heads: Sequence[int], x: Tensor
     ) -> None:
-        most = [max(waves, key=lambda wave: wave[2] or 0)[2] for waves in zip(*scales, strict=True)]
-        sampled = [
-            [sampled_wave(functions, index, radians, samples) for (index, radians, _), samples in zip(waves, most, strict=True)]
-            for waves in scales
-        ]
+        sampled = [[sampled_wave(functions, *wave) for wave in waves] for waves in scales]
         self.coefficients = sampled[0][0][0].shape[1]
-        still = (pairs - len(most)) * self.coefficients
+        still = (pairs - len(sampled[0])) * self.coefficients
         identity = torch.eye(still, dtype=torch.float64, device="cpu")
         self.matrix = torch.block_diag(*(matrix for matrix, _ in sampled[0]), identity).to(x)
         by_scale = [torch.cat([*(wave for _, wave in waves), identity.new_zeros(still, 2)]) for waves in sampled]
@@ -150,7 +147,7 @@ class Rotation:
 
 
 class Rotations:
-    """The `Rotation` of each scale, or of several that are about as wide, for heads beside each other, padded to the widest.
+    """The `Rotation` of each run of scales that are about as wide, for heads beside each other, padded to the widest.
 
     Args:
         functions: the functions on the group.
@@ -158,17 +155,17 @@ class Rotations:
         waves: of the first pair of each scale, then of the second, …, the shortest first.
         heads: number of heads of each scale.
         x: positions (b or 1, t, 2).
+        fixed: one `Rotation` for each scale, whatever the widths; with the same samples, so the same results.
     """
 
-    def __init__(self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], heads: Sequence[int], x: Tensor) -> None:
+    def __init__(
+        self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], heads: Sequence[int], x: Tensor, fixed: bool
+    ) -> None:
         scales = [waves[i :: len(heads)] for i in range(len(heads))]
-        widths = [2 * sum(len(sampled_wave(functions, *wave)[0]) for wave in scale) for scale in scales]
-        starts = [0]
-        for i, width in enumerate(widths):
-            if width < widths[starts[-1]] - ALIKE:
-                starts.append(i)
-        runs = [slice(start, end) for start, end in zip(starts, [*starts[1:], len(heads)], strict=True)]
-        self.parts = [Rotation(functions, pairs, scales[run], heads[run], x) for run in runs]
+        runs = runs_alike([2 * sum(len(sampled_wave(functions, *wave)[0]) for wave in scale) for scale in scales])
+        scales = [scale for run in runs for scale in same_samples(scales[run])]
+        calls = [slice(i, i + 1) for i in range(len(heads))] if fixed else runs
+        self.parts = [Rotation(functions, pairs, scales[call], heads[call], x) for call in calls]
         ends = np.cumsum([part.heads for part in self.parts]).tolist()
         self.heads = [slice(end - part.heads, end) for end, part in zip(ends, self.parts, strict=True)]
         self.width = max(part.width for part in self.parts)
@@ -182,3 +179,23 @@ class Rotations:
         """The transpose of `encode`."""
         pairs = zip(self.parts, self.heads, strict=True)
         return torch.cat([part.decode(values[:, heads, :, : part.width], turn) for part, heads in pairs], dim=1)
+
+
+def runs_alike(widths: Sequence[int]) -> list[slice]:
+    """Runs of widths, in falling order, that differ by at most `ALIKE`.
+
+    Examples:
+        >>> runs_alike([196, 172, 140, 124])
+        [slice(0, 1, None), slice(1, 2, None), slice(2, 4, None)]
+    """
+    starts = [0]
+    for i, width in enumerate(widths):
+        if width < widths[starts[-1]] - ALIKE:
+            starts.append(i)
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(widths)], strict=True)]
+
+
+def same_samples(scales: Sequence[Sequence[Wave]]) -> list[list[Wave]]:
+    """The waves of some scales, each pair with as many samples as in the scale that needs most."""
+    most = [max((samples for _, _, samples in waves), key=lambda n: n or 0) for waves in zip(*scales, strict=True)]
+    return [[(i, radians, n) for (i, radians, _), n in zip(scale, most, strict=True)] for scale in scales]
