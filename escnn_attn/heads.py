@@ -83,10 +83,10 @@ class SteerableAttention(TokenModule):
     def prepare(self, tokens: Tokens) -> None:
         """Leaves with the tokens all that self-attention takes from their positions: the rest can be compiled."""
         pattern = attention_pattern(self.neighborhood, tokens, tokens, tokens.edges)
-        tokens.shared[self.position] = _bind(self.position.with_fixed_parts(), tokens, tokens, pattern)
+        tokens.shared[self.position] = bind_position(self.position.with_fixed_parts(), tokens, tokens, pattern)
 
     def _bind(self, query: Tokens, context: Tokens, pattern: AttentionPattern) -> PositionEmbedding:
-        return query.shared.get(self.position) or _bind(self.position, query, context, pattern)
+        return query.shared.get(self.position) or bind_position(self.position, query, context, pattern)
 
     def _mix(self, query: Tokens, context: Tokens, functions: list[Tensor], edges: Tensor | None) -> Tokens:
         """Attention of queries to a context, given q, k and v: the layer after its first linear maps."""
@@ -114,7 +114,8 @@ class SteerableAttention(TokenModule):
         return pattern.weights(q, k, self.scale, position.bias)
 
 
-def _bind(position: PositionEmbedding, query: Tokens, context: Tokens, pattern: AttentionPattern) -> PositionEmbedding:
+def bind_position(position: PositionEmbedding, query: Tokens, context: Tokens, pattern: AttentionPattern) -> PositionEmbedding:
+    """A position embedding made ready for tokens that attend to a context in a pattern."""
     key = None if query.key is None or context.key is None else (query.key, context.key)
     return position.bind(query.positions, context.positions, pattern.distance, key)
 
