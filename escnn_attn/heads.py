@@ -83,10 +83,13 @@ class SteerableAttention(TokenModule):
     def prepare(self, tokens: Tokens) -> None:
         """Leaves with the tokens all that self-attention takes from their positions: the rest can be compiled."""
         pattern = attention_pattern(self.neighborhood, tokens, tokens, tokens.edges)
-        tokens.shared[self.position] = bind_position(self.position.with_fixed_parts(), tokens, tokens, pattern)
+        tokens.shared[self.position] = self._bind(tokens, tokens, pattern)
 
     def _bind(self, query: Tokens, context: Tokens, pattern: AttentionPattern) -> PositionEmbedding:
-        return query.shared.get(self.position) or bind_position(self.position, query, context, pattern)
+        if self.position in query.shared:
+            return query.shared[self.position]
+        key = None if query.key is None or context.key is None else (query.key, context.key)
+        return self.position.bind(query.positions, context.positions, pattern.distance, key)
 
     def _mix(self, query: Tokens, context: Tokens, functions: list[Tensor], edges: Tensor | None) -> Tokens:
         """Attention of queries to a context, given q, k and v: the layer after its first linear maps."""
@@ -112,12 +115,6 @@ class SteerableAttention(TokenModule):
         position = self._bind(query, context, pattern)
         q, k = position.encode_query(q, query.positions), position.encode_key(k, context.positions)
         return pattern.weights(q, k, self.scale, position.bias)
-
-
-def bind_position(position: PositionEmbedding, query: Tokens, context: Tokens, pattern: AttentionPattern) -> PositionEmbedding:
-    """A position embedding made ready for tokens that attend to a context in a pattern."""
-    key = None if query.key is None or context.key is None else (query.key, context.key)
-    return position.bind(query.positions, context.positions, pattern.distance, key)
 
 
 def require_heads(heads: int, head_channels: int | None, width: float) -> int:

@@ -82,10 +82,6 @@ class PositionEmbedding(nn.Module):
         """Heads that attend in a call of their own, because they are as wide as each other, with the embedding for them."""
         return [(slice(None), self)]
 
-    def with_fixed_parts(self) -> "PositionEmbedding":
-        """This embedding, in the same `parts` for all tokens: what a compiled graph needs."""
-        return self
-
     def extra_repr(self) -> str:
         return f"heads={self.heads}, channels={self.channels}, coefficients={self.coefficients}"
 
@@ -179,7 +175,6 @@ class RotaryEmbedding(PositionEmbedding):
         self._known: dict[tuple, tuple[Rotations, Rotations]] = {}
         self._bound: tuple[Rotations | Rotation, Rotations | Rotation] | None = None
         self._parts: list[tuple[slice, PositionEmbedding]] = []
-        self._fixed_parts = False
 
     def bind(
         self, x_query: Tensor, x_key: Tensor, distance: float | None = None, key: tuple | None = None
@@ -188,22 +183,18 @@ class RotaryEmbedding(PositionEmbedding):
         bound = copy.copy(self)
         bound._bound = queries, keys = self._rotations(x_query, x_key, distance, key)
         if all(getattr(type(self), hook) is getattr(RotaryEmbedding, hook) for hook in HOOKS):  # others see all heads
-            pairs = zip(queries.parts, keys.parts, strict=True)
-            bound._parts = [(heads, bound._part(pair)) for heads, pair in zip(queries.heads, pairs, strict=True)]
+            bound._parts = [
+                (queries.heads[i], bound._part(i, pair)) for i, pair in enumerate(zip(queries.parts, keys.parts, strict=True))
+            ]
         return bound
 
-    def _part(self, rotations: tuple[Rotation, Rotation]) -> "RotaryEmbedding":
+    def _part(self, scale: int, rotations: tuple[Rotation, Rotation]) -> "RotaryEmbedding":
         part = copy.copy(self)
-        part.heads, part._bound = rotations[0].heads, rotations
+        part.heads, part._bound = self.heads_by_scale[scale], rotations
         return part
 
     def parts(self) -> list[tuple[slice, PositionEmbedding]]:
         return self._parts or super().parts()
-
-    def with_fixed_parts(self) -> "RotaryEmbedding":
-        fixed = copy.copy(self)
-        fixed._fixed_parts = True
-        return fixed
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_known": {}}  # tables are made anew in a copy
@@ -213,7 +204,7 @@ class RotaryEmbedding(PositionEmbedding):
     ) -> tuple[Rotations, Rotations]:
         # a plain table, not a buffer: a buffer would be rounded by .float() and, made in forward, upset DDP
         counts = None if distance is None else tuple(self.sample_counts(distance))
-        known = (key, counts, x_query.dtype, x_query.device, self.tolerance, self._fixed_parts)
+        known = (key, counts, x_query.dtype, x_query.device, self.tolerance)
         if key is not None and known in self._known:
             return self._known[known]
         # made under inference mode, tables that are kept could not serve a later training step
@@ -242,7 +233,7 @@ class RotaryEmbedding(PositionEmbedding):
 
     def _rotation(self, x: Tensor, counts: Sequence[int | None]) -> Rotations:
         waves = list(zip(range(len(counts)), self.radians, counts, strict=True))
-        return Rotations(self.functions, self.channels // 2, waves, self.heads_by_scale, x, self._fixed_parts)
+        return Rotations(self.functions, self.channels // 2, waves, self.heads_by_scale, x)
 
     def encode_query(self, q: Tensor, x: Tensor) -> Tensor:
         return self._at(x)[0].encode(q)

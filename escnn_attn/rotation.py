@@ -21,9 +21,6 @@ GOLDEN_ANGLE = 2.39996
 #: index, radians and number of samples
 Wave = tuple[int, float, int | None]
 
-#: heads narrower by no more than this share the call of the widest: a call of their own would cost more than it saves
-ALIKE = 16
-
 
 @dataclass(frozen=True)
 class PlanarFunctions:
@@ -54,7 +51,7 @@ class PlanarFunctions:
 
 
 @lru_cache(maxsize=256)
-def sampled_wave(functions: PlanarFunctions, index: int, radians: float, samples: int | None) -> tuple[Tensor, Tensor]:
+def sampled_wave(functions: PlanarFunctions, radians: float, index: int, samples: int | None) -> tuple[Tensor, Tensor]:
     """Synthesis matrix (n, r) and plane wave B(g) w (n, 2), float64, of the frequency of an index."""
     gspace = GSpace2D(functions.subgroup)
     elements = group_samples(gspace.fibergroup, samples)
@@ -111,26 +108,20 @@ class Rotation:
     Args:
         functions: the functions on the group.
         pairs: channel pairs of a head.
-        scales: for each scale the plane waves of the pairs that are turned, at most as many; their numbers of samples are those
-            of all scales.
-        heads: number of heads of each scale.
+        waves: index, length $|w|$ and number of rotations (None for a finite group) of the plane wave of each pair that
+            is turned, at most as many.
         x: positions (b or 1, t, 2).
     """
 
-    def __init__(
-        self, functions: PlanarFunctions, pairs: int, scales: Sequence[Sequence[Wave]], heads: Sequence[int], x: Tensor
-    ) -> None:
-        sampled = [[sampled_wave(functions, *wave) for wave in waves] for waves in scales]
-        self.coefficients = sampled[0][0][0].shape[1]
-        still = (pairs - len(sampled[0])) * self.coefficients
+    def __init__(self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], x: Tensor) -> None:
+        sampled = [sampled_wave(functions, radians, index, samples) for index, radians, samples in waves]
+        self.coefficients = sampled[0][0].shape[1]
+        still = (pairs - len(sampled)) * self.coefficients
         identity = torch.eye(still, dtype=torch.float64, device="cpu")
-        self.matrix = torch.block_diag(*(matrix for matrix, _ in sampled[0]), identity).to(x)
-        by_scale = [torch.cat([*(wave for _, wave in waves), identity.new_zeros(still, 2)]) for waves in sampled]
-        if len(scales) > 1:
-            by_scale = [waves for waves, count in zip(by_scale, heads, strict=True) for _ in range(count)]
-        theta = phases(x, torch.stack(by_scale).to(x))
-        self.cos, self.sin = theta.cos(), theta.sin()  # (b, t, heads or 1 for all of them, width / 2)
-        self.heads, self.width = sum(heads), 2 * len(self.matrix)
+        self.matrix = torch.block_diag(*(matrix for matrix, _ in sampled), identity).to(x)
+        theta = phases(x, torch.cat([*(wave for _, wave in sampled), identity.new_zeros(still, 2)]).to(x))[:, :, None]
+        self.cos, self.sin = theta.cos(), theta.sin()
+        self.width = 2 * len(self.matrix)
 
     def encode(self, coefficients: Tensor, turn: bool = True) -> Tensor:
         """Coefficients (b, h, t, c, r) to values (b, h, t, width), times the phases where they `turn`."""
@@ -147,27 +138,20 @@ class Rotation:
 
 
 class Rotations:
-    """The `Rotation` of each run of scales that are about as wide, for heads beside each other, padded to the widest.
+    """The `Rotation` of each scale, for heads beside each other, padded to the widest.
 
     Args:
         functions: the functions on the group.
         pairs: channel pairs of a head.
-        waves: of the first pair of each scale, then of the second, …, the shortest first.
+        waves: of the first pair of each scale, then of the second, …
         heads: number of heads of each scale.
         x: positions (b or 1, t, 2).
-        fixed: one `Rotation` for each scale, whatever the widths; with the same samples, so the same results.
     """
 
-    def __init__(
-        self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], heads: Sequence[int], x: Tensor, fixed: bool
-    ) -> None:
-        scales = [waves[i :: len(heads)] for i in range(len(heads))]
-        runs = runs_alike([2 * sum(len(sampled_wave(functions, *wave)[0]) for wave in scale) for scale in scales])
-        scales = [scale for run in runs for scale in same_samples(scales[run])]
-        calls = [slice(i, i + 1) for i in range(len(heads))] if fixed else runs
-        self.parts = [Rotation(functions, pairs, scales[call], heads[call], x) for call in calls]
-        ends = np.cumsum([part.heads for part in self.parts]).tolist()
-        self.heads = [slice(end - part.heads, end) for end, part in zip(ends, self.parts, strict=True)]
+    def __init__(self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], heads: Sequence[int], x: Tensor) -> None:
+        self.parts = [Rotation(functions, pairs, waves[i :: len(heads)], x) for i in range(len(heads))]
+        ends = np.cumsum(heads).tolist()
+        self.heads = [slice(end - count, end) for end, count in zip(ends, heads, strict=True)]
         self.width = max(part.width for part in self.parts)
 
     def encode(self, coefficients: Tensor, turn: bool = True) -> Tensor:
@@ -179,23 +163,3 @@ class Rotations:
         """The transpose of `encode`."""
         pairs = zip(self.parts, self.heads, strict=True)
         return torch.cat([part.decode(values[:, heads, :, : part.width], turn) for part, heads in pairs], dim=1)
-
-
-def runs_alike(widths: Sequence[int]) -> list[slice]:
-    """Runs of widths, in falling order, that differ by at most `ALIKE`.
-
-    Examples:
-        >>> runs_alike([196, 172, 140, 124])
-        [slice(0, 1, None), slice(1, 2, None), slice(2, 4, None)]
-    """
-    starts = [0]
-    for i, width in enumerate(widths):
-        if width < widths[starts[-1]] - ALIKE:
-            starts.append(i)
-    return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(widths)], strict=True)]
-
-
-def same_samples(scales: Sequence[Sequence[Wave]]) -> list[list[Wave]]:
-    """The waves of some scales, each pair with as many samples as in the scale that needs most."""
-    most = [max((samples for _, _, samples in waves), key=lambda n: n or 0) for waves in zip(*scales, strict=True)]
-    return [[(i, radians, n) for (i, radians, _), n in zip(scale, most, strict=True)] for scale in scales]
