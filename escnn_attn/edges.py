@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from escnn_attn.functional import plain_operations
+
 CHUNK = 8192
 
 
@@ -26,6 +28,8 @@ def attend_edges(q: Tensor, k: Tensor, v: Tensor, scale: float, edges: Tensor, b
     Returns:
         (t, h, w), zero for queries without an edge.
     """
+    if plain_operations():
+        return edge_formula(q, k, v, bias, scale, edges)[0]
     return EdgeAttention.apply(q, k, v, bias, scale, edges)
 
 

@@ -39,7 +39,8 @@ class ExportedTransformer(nn.Module):
         super().__init__()
         with torch.no_grad():
             self.stem: nn.Module = copy.deepcopy(stem).export()
-        self.blocks, self.readout, self.pool = (without_types(copy.deepcopy(part)) for part in (blocks, readout, pool))
+        self.blocks, self.readout = without_types(copy.deepcopy(blocks)), without_types(copy.deepcopy(readout))
+        self.pool = None if pool is None else without_types(copy.deepcopy(pool))
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -52,9 +53,9 @@ class ExportedTransformer(nn.Module):
         return self.readout(self.pool.pool_tokens(tokens))
 
 
-def without_types(module: nn.Module | None) -> Any:
+def without_types(module: nn.Module) -> Any:
     """The module, with the field types in it taken away."""
-    for part in module.modules() if module is not None else ():
+    for part in module.modules():
         for name in [n for n, value in vars(part).items() if isinstance(value, FieldType)]:
             setattr(part, name, None)
     return module

@@ -29,7 +29,6 @@ MODULES = {
     "nonlinearity": lambda: FourierGELU(SPECTRAL),
 }
 pytestmark = [
-    pytest.mark.parametrize("name", MODULES),
     pytest.mark.filterwarnings("ignore:There is a performance drop"),  # of torch's fused attention under vmap
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),  # which torch's own forward mode uses
 ]
@@ -42,6 +41,7 @@ def setup(name: str) -> tuple:
     return module, parameters, x
 
 
+@pytest.mark.parametrize("name", MODULES)
 def test_gradients_of_samples_are_those_of_each_alone(name):
     module, parameters, x = setup(name)
 
@@ -56,6 +56,7 @@ def test_gradients_of_samples_are_those_of_each_alone(name):
             assert relative(found[i], one) < 1e-10
 
 
+@pytest.mark.parametrize("name", MODULES)
 def test_forward_and_reverse_mode_agree(name):
     """torch's fused attention has no forward mode, so it is spelled out."""
     module, _, x = setup(name)
@@ -66,3 +67,15 @@ def test_forward_and_reverse_mode_agree(name):
         (back,) = vjp(lambda x: module(module.in_type(x)).tensor, x)[1](against)
     assert relative((along * against).sum(), (direction * back).sum()) < 1e-10
     assert along.norm() > 0
+
+
+def test_gradients_along_the_edges_of_a_graph():
+    module = randomize(steerable_block(SPECTRAL, heads=2).double())
+    edges = torch.tensor([[i, j] for i in range(9) for j in range(i)]).T
+    features, coords = torch.randn(9, module.in_type.size, dtype=torch.float64), torch.randn(9, 2, dtype=torch.float64)
+
+    def loss(features):
+        return module(module.in_type(features, coords), edge_index=edges).tensor.square().sum()
+
+    leaf = features.clone().requires_grad_()
+    assert relative(grad(loss)(features), torch.autograd.grad(loss(leaf), leaf)[0]) < 1e-10
