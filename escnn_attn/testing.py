@@ -15,7 +15,7 @@ from escnn.gspaces import GSpace
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from torch import Tensor, nn
 
-from escnn_attn.domains import grid_positions
+from escnn_attn.tokens.domains import grid_positions
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 

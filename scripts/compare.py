@@ -5,8 +5,8 @@ import json
 from fnmatch import fnmatch
 from pathlib import Path
 
-from escnn_attn.training.comparison import as_markdown, compare
-from escnn_attn.training.plots import plot_accuracy_by_angle, plot_sample_efficiency
+from escnn_attn.analysis.comparison import as_markdown, compare
+from escnn_attn.analysis.plots import plot_accuracy_by_angle, plot_sample_efficiency
 
 
 def main() -> None:

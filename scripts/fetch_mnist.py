@@ -1,7 +1,7 @@
 """Fetches MNIST into the cache, and makes rotated MNIST from it: `python scripts/fetch_mnist.py`."""
 
-from escnn_attn.training.data import RotatedMNIST
-from escnn_attn.training.mnist import cache_folder
+from escnn_attn.data.digits import RotatedMNIST
+from escnn_attn.data.mnist import cache_folder
 
 
 def main() -> None:

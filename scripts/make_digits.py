@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from escnn_attn.training.data import make_digits
+from escnn_attn.data.digits import make_digits
 
 if __name__ == "__main__":
     make_digits(Path("escnn_attn/training/digits/digits.npz"), *sys.argv[1:2])

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from escnn_attn import SteerableTransformer, steerable_block
+from escnn_attn.analysis.equivariance import attention_errors
 from escnn_attn.testing import equivariance_error
-from escnn_attn.training.equivariance import attention_errors
 
 LIMITS, DISTANCES = [1, 2, 3, 4], [2.0, 5.0, 10.0, 20.0]
 
@@ -29,7 +29,7 @@ def main() -> None:
     )
     for group in ("SO2", "O2", "C8", "D4"):
         torch.manual_seed(0)
-        network = SteerableTransformer(group, channels=8, max_frequency=3, block=partial(steerable_block, heads=2))
+        network = SteerableTransformer(group, channels=8, max_frequency=3, block=partial(steerable_block, num_heads=2))
         errors = equivariance_error(network, dtype=torch.float32, size=29)
         table.add_row(group, str(len(errors)), f"{max(error for _, error in errors):.1e}")
     console.print(table)

@@ -12,12 +12,12 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
-from escnn_attn.models import SteerableTransformer
-from escnn_attn.training.attention_maps import attention_map
+from escnn_attn.analysis.attention_maps import attention_map
+from escnn_attn.analysis.plots import draw_attention, save
+from escnn_attn.data._files import write_aside
+from escnn_attn.data.digits import Digits, rotate_images, to_input
+from escnn_attn.models.transformer import SteerableTransformer
 from escnn_attn.training.base import load_learner
-from escnn_attn.training.cache import write_aside
-from escnn_attn.training.data import Digits, rotate_images, to_input
-from escnn_attn.training.plots import draw_attention, save
 
 
 def main() -> None:

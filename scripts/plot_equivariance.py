@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from escnn_attn import SteerableTransformer, steerable_block
-from escnn_attn.training.equivariance import ConvolutionalNetwork, error_by_angle
-from escnn_attn.training.plots import save
+from escnn_attn.analysis.equivariance import ConvolutionalNetwork, error_by_angle
+from escnn_attn.analysis.plots import save
 
 PICTURE = Path("docs/images/equivariance.png")
 ANGLES = [float(a) for a in range(0, 181, 5)]
@@ -18,7 +18,7 @@ ANGLES = [float(a) for a in range(0, 181, 5)]
 def networks() -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
     """Networks with random weights, in eval mode, up to the pooled invariants that a classifier would read."""
     torch.manual_seed(0)
-    steerable = SteerableTransformer("SO2", channels=8, block=partial(steerable_block, heads=1)).eval()
+    steerable = SteerableTransformer("SO2", channels=8, block=partial(steerable_block, num_heads=1)).eval()
     plain = SteerableTransformer("trivial", channels=56).eval()
     convolutions = ConvolutionalNetwork("SO2", channels=8, max_frequency=3, depth=3).eval()
     return {

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
+from escnn_attn.analysis.plots import plot_trajectories
 from escnn_attn.training import NBody, load_learner
-from escnn_attn.training.plots import plot_trajectories
 from escnn_attn.training.regression import CloudRegression, predicted_ends
 
 PICTURE = Path("docs/images/nbody.png")

@@ -72,7 +72,7 @@ def assert_every_parameter_has_gradient(module: torch.nn.Module) -> None:
 
 
 def attention_on(name: str, **options) -> SteerableSelfAttention:
-    return randomize(SteerableSelfAttention(mixed_type(name), heads=3, head_channels=4, **options).double())
+    return randomize(SteerableSelfAttention(mixed_type(name), num_heads=3, head_channels=4, **options).double())
 
 
 def randomize(module: torch.nn.Module) -> torch.nn.Module:
@@ -84,5 +84,5 @@ def randomize(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def small_model(group: str, **options) -> SteerableTransformer:
-    small = {"channels": 4, "max_frequency": 2, "depth": 2, "block": partial(steerable_block, heads=2)}
+    small = {"channels": 4, "max_frequency": 2, "depth": 2, "block": partial(steerable_block, num_heads=2)}
     return SteerableTransformer(group, **{**small, **options})

@@ -12,8 +12,8 @@ from escnn_attn import (
     fourier_type,
     planar_gspace,
 )
-from escnn_attn.rotation import GOLDEN_ANGLE
-from escnn_attn.sampling import group_samples, synthesis_matrix
+from escnn_attn.fields.functions import group_samples, synthesis_matrix
+from escnn_attn.nn.position._rotation import GOLDEN_ANGLE
 from escnn_attn.testing import equivariance_error
 
 from .helpers import GROUPS, POSITIONS, assert_every_parameter_has_gradient, attention_on, cloud, relative, worst
@@ -43,7 +43,7 @@ def test_quarter_turns_of_a_grid_are_exact(name, position):
 def test_continuous_elements_keep_the_tolerance_asked(name, tolerance, limit, distance, rng):
     """At arbitrary positions, with queries and keys large enough for sharp attention."""
     t = fourier_type(planar_gspace(name), 8, limit)
-    module = SteerableSelfAttention(t, heads=2, position=partial(RotaryEmbedding, tolerance=tolerance)).double()
+    module = SteerableSelfAttention(t, num_heads=2, position=partial(RotaryEmbedding, tolerance=tolerance)).double()
     assert 2 * np.pi / module.position.radians[0] == pytest.approx(6)
     x = cloud(t, points=30, radius=distance / 2)
     errors = cloud_errors(module, t(3 * x.tensor, x.coords), rng)
@@ -63,7 +63,7 @@ def cloud_errors(module, x, rng) -> list[float]:
 def test_without_enough_samples_equivariance_is_lost(rng):
     """The samples are what makes attention equivariant: the check above can fail."""
     t = fourier_type(planar_gspace("SO2"), 4, 2)
-    module = SteerableSelfAttention(t, heads=2).double()
+    module = SteerableSelfAttention(t, num_heads=2).double()
     module.position.sample_counts = lambda *_: [8] * len(module.position.radians)
     assert max(cloud_errors(module, cloud(t, radius=10.0), rng)) > 1e-2
 
@@ -71,7 +71,7 @@ def test_without_enough_samples_equivariance_is_lost(rng):
 @pytest.mark.parametrize("limit", [0, 1, 3])
 def test_band_limits_other_than_that_of_the_types(limit):
     t = fourier_type(planar_gspace("O2"), 2, 2)
-    module = SteerableSelfAttention(t, heads=1, max_frequency=limit, position=partial(RotaryEmbedding, tolerance=1e-10))
+    module = SteerableSelfAttention(t, num_heads=1, max_frequency=limit, position=partial(RotaryEmbedding, tolerance=1e-10))
     assert worst(equivariance_error(module, domain="points")) < 1e-9
 
 
@@ -91,17 +91,17 @@ def naive(module: SteerableSelfAttention, x, samples: int) -> torch.Tensor:
     A = torch.tensor(synthesis_matrix(group, irreps, elements))
     tokens = module.in_layout.split(x.tensor.T[None])
     projected = module.project_in(tokens)
-    coefficients = projected[0][0].unflatten(-1, (3, module.heads, module.channels)).permute(0, 2, 3, 4, 1)  # t p h c r
+    coefficients = projected[0][0].unflatten(-1, (3, module.num_heads, module.channels)).permute(0, 2, 3, 4, 1)  # t p h c r
     pairs = module.channels // 2
-    out = torch.zeros(len(x.coords), module.heads, module.channels, A.shape[1], dtype=torch.float64)
-    for h in range(module.heads):
+    out = torch.zeros(len(x.coords), module.num_heads, module.channels, A.shape[1], dtype=torch.float64)
+    for h in range(module.num_heads):
         values = torch.complex(
             torch.einsum("nr,tpfr->ptfn", A, coefficients[:, :, h, :pairs]),
             torch.einsum("nr,tpfr->ptfn", A, coefficients[:, :, h, pairs:]),
         )
         waves = torch.zeros(pairs, len(elements), 2, dtype=torch.float64)
-        scale = next(i for i in range(len(position.heads_by_scale)) if h < sum(position.heads_by_scale[: i + 1]))
-        for f, index in enumerate(range(scale, len(position.radians), len(position.heads_by_scale))):
+        scale = next(i for i in range(len(position.heads_per_group)) if h < sum(position.heads_per_group[: i + 1]))
+        for f, index in enumerate(range(scale, len(position.radians), len(position.heads_per_group))):
             angle = index * GOLDEN_ANGLE
             w = position.radians[index] * np.array([np.cos(angle), np.sin(angle)])
             for n, g in enumerate(elements):
@@ -137,9 +137,9 @@ def test_scalars_in_directed_fields_out():
     """Lifting: the values pick up direction from where tokens are."""
     gspace = planar_gspace("SO2")
     scalars, vectors = gspace.type(gspace.trivial_repr), gspace.type(gspace.irrep(1))
-    directed = SteerableSelfAttention(scalars, vectors, heads=1, position=partial(RotaryEmbedding, tolerance=1e-10))
+    directed = SteerableSelfAttention(scalars, vectors, num_heads=1, position=partial(RotaryEmbedding, tolerance=1e-10))
     assert worst(equivariance_error(directed, domain="points")) < 1e-9
-    blind = SteerableSelfAttention(scalars, vectors, heads=1, position=NoPosition)
+    blind = SteerableSelfAttention(scalars, vectors, num_heads=1, position=NoPosition)
     assert blind(scalars(torch.randn(1, 1, 5, 5))).tensor.abs().max() == 0
 
 
@@ -167,8 +167,8 @@ def test_weights_reproduce_the_output():
 
 
 def _tokens(module, x):
-    from escnn_attn.domains import domain_of
-    from escnn_attn.tokens import to_tokens
+    from escnn_attn.tokens.domains import domain_of
+    from escnn_attn.tokens.tokens import to_tokens
 
     return to_tokens(x, module.in_layout, domain_of(x))
 
@@ -176,7 +176,7 @@ def _tokens(module, x):
 @pytest.mark.parametrize("tokens", [5, 10, 14])
 def test_output_has_the_scale_of_its_input(tokens):
     t = fourier_type(planar_gspace("SO2"), 16, 3)
-    module = SteerableSelfAttention(t, heads=4)
+    module = SteerableSelfAttention(t, num_heads=4)
     out = module(t(torch.randn(2, t.size, tokens, tokens))).tensor
     assert 1 / 3 < out.std().item() < 3
 
@@ -196,7 +196,7 @@ def test_second_derivatives_agree_with_the_math_backend():
 def test_memory_of_rotary_attention_is_linear():
     """No tensor of tokens² is saved for the gradient."""
     t = fourier_type(planar_gspace("SO2"), 2, 1)
-    module = SteerableSelfAttention(t, heads=1, position=partial(RotaryEmbedding, wavelengths=(18.0, 60.0)))
+    module = SteerableSelfAttention(t, num_heads=1, position=partial(RotaryEmbedding, wavelengths=(18.0, 60.0)))
     sizes = []
 
     def saved(tensor):

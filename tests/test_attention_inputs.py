@@ -19,8 +19,8 @@ from escnn_attn import (
     fourier_type,
     planar_gspace,
 )
-from escnn_attn.domains import grid_positions
-from escnn_attn.rotation import sampled_wave
+from escnn_attn.nn.position._rotation import sampled_wave
+from escnn_attn.tokens.domains import grid_positions
 
 from .helpers import POSITIONS, attention_on, cloud, mixed_type, relative
 
@@ -53,7 +53,7 @@ def test_masked_tokens_change_nothing_whatever_they_hold(position):
 
 def test_dropout_drops_whole_fields():
     t = mixed_type("D4")
-    module = SteerableSelfAttention(t, heads=1, head_channels=2, dropout=0.5)
+    module = SteerableSelfAttention(t, num_heads=1, head_channels=2, dropout=0.5)
     out = module(t(torch.randn(1, t.size, 6, 6))).tensor
     dropped = 0
     for start, end in zip(t.fields_start.astype(int), t.fields_end.astype(int)):
@@ -147,7 +147,7 @@ def test_empty_and_single_inputs(near, layer):
     """No samples, no pixels, no points, no context: shapes are kept and nothing is NaN."""
     t = fourier_type(planar_gspace("C4"), 2)
     kind = {"self": SteerableSelfAttention, "cross": SteerableCrossAttention, "group": GroupSelfAttention}[layer]
-    module = kind(*(t, t) if layer == "cross" else (t,), heads=1, neighborhood=near)
+    module = kind(*(t, t) if layer == "cross" else (t,), num_heads=1, neighborhood=near)
     fields = [t(torch.randn(b, 8, n, n)) for b, n in ((0, 4), (1, 0), (2, 1), (0, 0))]
     for x in [*fields, *(t(torch.randn(n, 8), torch.randn(n, 2)) for n in (0, 1))]:
         out = module(x, x) if layer == "cross" else module(x)
@@ -171,15 +171,15 @@ def test_no_points_at_all():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heads": 0}, "heads must be at least 1"),
-        ({"heads": 2, "head_channels": 3}, "even"),
-        ({"heads": 2, "dropout": 1.0}, r"dropout must be in \[0, 1\)"),
-        ({"heads": 2, "position": partial(RotaryEmbedding, wavelengths=(9.0, 3.0))}, "shortest <= longest"),
-        ({"heads": 2, "position": partial(RotaryEmbedding, tolerance=0.0)}, "positive tolerance"),
-        ({"heads": 2, "head_channels": 0}, "at least 2"),
-        ({"heads": 2, "position": partial(DistanceBias, lengths=(0.0, 1.0))}, "positive lengths"),
-        ({"heads": 2, "position": partial(RadialBias, extent=-1.0)}, "positive extent"),
-        ({"heads": 2, "position": partial(RadialBias, centres=1)}, "at least 2 centres"),
+        ({"num_heads": 0}, "heads must be at least 1"),
+        ({"num_heads": 2, "head_channels": 3}, "even"),
+        ({"num_heads": 2, "dropout": 1.0}, r"dropout must be in \[0, 1\)"),
+        ({"num_heads": 2, "position": partial(RotaryEmbedding, wavelengths=(9.0, 3.0))}, "shortest <= longest"),
+        ({"num_heads": 2, "position": partial(RotaryEmbedding, tolerance=0.0)}, "positive tolerance"),
+        ({"num_heads": 2, "head_channels": 0}, "at least 2"),
+        ({"num_heads": 2, "position": partial(DistanceBias, lengths=(0.0, 1.0))}, "positive lengths"),
+        ({"num_heads": 2, "position": partial(RadialBias, extent=-1.0)}, "positive extent"),
+        ({"num_heads": 2, "position": partial(RadialBias, centers=1)}, "at least 2 centers"),
     ],
 )
 def test_senseless_options_are_refused(options, message):
@@ -210,7 +210,7 @@ def test_wrong_inputs_are_refused():
     with pytest.raises(TypeError, match=r"edge_index to be a torch\.Tensor, got list"):
         module(cloud(t), edge_index=[[0], [1]])
     with pytest.raises(TypeError, match="PositionEmbedding class"):
-        SteerableSelfAttention(t, heads=1, position=None)
+        SteerableSelfAttention(t, num_heads=1, position=None)
     with pytest.raises(ValueError, match="detach the coords"):
         module(t(cloud(t).tensor, cloud(t).coords.requires_grad_()))
     with pytest.raises(ValueError, match="bool mask of shape"):
@@ -218,6 +218,6 @@ def test_wrong_inputs_are_refused():
     with pytest.raises(ValueError, match="finite coords"):
         module(t(torch.randn(2, t.size).double(), torch.tensor([[0.0, float("nan")], [0.0, 1.0]])))
     with pytest.raises(TypeError, match="expected a field type on the plane"):
-        SteerableSelfAttention(FieldType(rot3dOnR3(), [rot3dOnR3().trivial_repr]), heads=1)
+        SteerableSelfAttention(FieldType(rot3dOnR3(), [rot3dOnR3().trivial_repr]), num_heads=1)
     with pytest.raises(TypeError, match="one gspace"):
-        SteerableSelfAttention(t, mixed_type("D3"), heads=1)
+        SteerableSelfAttention(t, mixed_type("D3"), num_heads=1)

@@ -5,16 +5,16 @@ from functools import partial
 import pytest
 import torch
 
+from benchmarks.blocks import PAIRS, SYSTEMS, Setting, plain, steerable
+from benchmarks.measure import in_fresh_process
+from benchmarks.pairwise import pairwise_attention
+from benchmarks.ratios import compare, construction, cost, flops
 from escnn_attn import RotaryEmbedding, SteerableSelfAttention, fourier_type, planar_gspace
-from escnn_attn.benchmarks.blocks import PAIRS, SYSTEMS, Setting, plain, steerable
-from escnn_attn.benchmarks.measure import in_fresh_process
-from escnn_attn.benchmarks.pairwise import pairwise_attention
-from escnn_attn.benchmarks.ratios import compare, construction, cost, flops
-from escnn_attn.tokens import grid_tokens
+from escnn_attn.tokens.tokens import grid_tokens
 
 from .helpers import relative
 
-SMALL = Setting(width=56, heads=2, side=5, batch=1)
+SMALL = Setting(width=56, num_heads=2, side=5, batch=1)
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -26,7 +26,7 @@ def test_systems_are_compared(name):
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_costs_are_measured(name):
-    found = cost(name, {"width": 56, "heads": 2, "side": 5, "batch": 1})
+    found = cost(name, {"width": 56, "num_heads": 2, "side": 5, "batch": 1})
     assert found["seconds"] > 0
     assert found["setup"] > 0
     assert found["bytes"] >= 0
@@ -60,13 +60,13 @@ def test_our_block_keeps_less_than_so_much_for_its_gradient():
 
 def test_blocks_are_built_in_no_time():
     """Twelve of width 448, in a new process: no basis is computed at import or on first use."""
-    assert in_fresh_process("escnn_attn.benchmarks.ratios:construction", 12, 448) < 1
+    assert in_fresh_process("benchmarks.ratios:construction", 12, 448) < 1
     assert construction(1, 56) > 0
 
 
 def test_pairwise_kernels_give_the_same_attention():
     t = fourier_type(planar_gspace("SO2"), 8, 2)
-    module = SteerableSelfAttention(t, heads=2, position=partial(RotaryEmbedding, tolerance=1e-12)).double()
+    module = SteerableSelfAttention(t, num_heads=2, position=partial(RotaryEmbedding, tolerance=1e-12)).double()
     tokens = grid_tokens(torch.randn(2, t.size, 5, 3, dtype=torch.float64), module.in_layout)
     found, expected = pairwise_attention(module, tokens), module.forward_tokens(tokens)
     assert all(relative(a, b) < 1e-10 for a, b in zip(found.features, expected.features, strict=True))

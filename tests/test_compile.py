@@ -13,7 +13,7 @@ from .helpers import relative
 
 def stack(depth: int = 1, **options) -> SteerableStack:
     t = fourier_type(planar_gspace("SO2"), 4, 2)
-    return SteerableStack([steerable_block(t, heads=2, **options) for _ in range(depth)])
+    return SteerableStack([steerable_block(t, num_heads=2, **options) for _ in range(depth)])
 
 
 def images(side: int) -> torch.Tensor:

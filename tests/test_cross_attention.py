@@ -16,9 +16,9 @@ from escnn_attn import (
     SteerableSelfAttention,
     planar_gspace,
 )
-from escnn_attn.domains import grid_positions
 from escnn_attn.testing import equivariance_error, transform
-from escnn_attn.tokens import grid_tokens
+from escnn_attn.tokens.domains import grid_positions
+from escnn_attn.tokens.tokens import grid_tokens
 
 from .helpers import POSITIONS, assert_every_parameter_has_gradient, cloud, mixed_type, randomize, relative, worst
 
@@ -29,15 +29,15 @@ def cross(name="C3", **options):
     """Attention of mixed fields to scalars and one irrep, on another domain."""
     gspace = planar_gspace(name)
     context = FieldType(gspace, [gspace.trivial_repr] * 2 + [mixed_type(name).representations[0]])
-    return randomize(SteerableCrossAttention(mixed_type(name), context, heads=2, head_channels=4, **options).double())
+    return randomize(SteerableCrossAttention(mixed_type(name), context, num_heads=2, head_channels=4, **options).double())
 
 
 @pytest.mark.parametrize("near", [None, Disc(2.5), KNearest(4)])
 @pytest.mark.parametrize("position", POSITIONS)
 def test_attention_to_itself_is_self_attention(near, position):
     t = mixed_type("D4")
-    twin = SteerableSelfAttention(t, heads=2, position=POSITIONS[position], neighborhood=near).double()
-    module = SteerableCrossAttention(t, t, heads=2, position=POSITIONS[position], neighborhood=near).double()
+    twin = SteerableSelfAttention(t, num_heads=2, position=POSITIONS[position], neighborhood=near).double()
+    module = SteerableCrossAttention(t, t, num_heads=2, position=POSITIONS[position], neighborhood=near).double()
     state = twin.state_dict()
     for name in [n for n in state if n.startswith("project_in")]:
         irrep = twin.project_in.plan.pairs[int(name.split(".")[-1])][1] if "weights" in name else 0
@@ -102,14 +102,16 @@ def test_batches_padding_and_weights_of_the_context(near):
     mask = torch.arange(20) % 5 != 0
     poisoned = module.context_type(around.tensor.masked_fill(~mask[:, None], torch.nan), around.coords)
     weights = torch.rand(20, dtype=torch.float64)
-    out = module(x, poisoned, batch=batch, context_batch=context_batch, context_mask=mask, context_weights=weights).tensor
+    out = module(
+        x, poisoned, batch=batch, context_batch=context_batch, context_mask=mask, context_quadrature_weights=weights
+    ).tensor
     assert out[batch == 3].abs().max() == 0  # nothing to attend to
     for b in range(3):
         member, context = batch == b, (context_batch == b) & mask
         alone = module(
             module.in_type(x.tensor[member], x.coords[member]),
             module.context_type(around.tensor[context], around.coords[context]),
-            context_weights=weights[context],
+            context_quadrature_weights=weights[context],
         ).tensor
         assert relative(out[member], alone) < 1e-12
 
@@ -165,7 +167,7 @@ def test_wrong_contexts_are_refused():
     with pytest.raises(ValueError, match="positive spacing"):
         module(x, image, batch=torch.arange(23) % 2, context_spacing=-2.0)
     with pytest.raises(TypeError, match="one gspace"):
-        SteerableCrossAttention(module.in_type, mixed_type("D3"), heads=1)
+        SteerableCrossAttention(module.in_type, mixed_type("D3"), num_heads=1)
 
 
 def test_transform_keeps_pairs_together():
@@ -181,7 +183,7 @@ def test_patterns_of_another_context_are_not_taken():
     """In one network: attention to itself, then to contexts on the same grid with other padding and weights."""
     t = mixed_type("C4")
     itself, other = (
-        kind(*types, heads=1).double() for kind, types in ((SteerableSelfAttention, [t]), (SteerableCrossAttention, [t, t]))
+        kind(*types, num_heads=1).double() for kind, types in ((SteerableSelfAttention, [t]), (SteerableCrossAttention, [t, t]))
     )
     x, around = (torch.randn(1, t.size, 5, 5, dtype=torch.float64) for _ in range(2))
     mask, weights = torch.arange(25)[None] % 3 == 0, torch.rand(1, 25, dtype=torch.float64)
@@ -189,7 +191,7 @@ def test_patterns_of_another_context_are_not_taken():
     context = grid_tokens(around, other.context_layout, mask)
     for near in (None, Disc(2.0), KNearest(3)):
         other.neighborhood = near
-        for now in (context, replace(context, weights=weights), replace(context, mask=None)):
+        for now in (context, replace(context, quadrature_weights=weights), replace(context, mask=None)):
             expected = other.forward_tokens(replace(tokens, shared={}), now)
             found = other.forward_tokens(tokens, now)
             assert all(torch.equal(a, b) for a, b in zip(found.features, expected.features))

@@ -1,4 +1,4 @@
-"""Attention for every group, type, domain, neighbourhood and position embedding: one property, in every combination."""
+"""Attention for every group, type, domain, neighborhood and position embedding: one property, in every combination."""
 
 from functools import cache, partial
 from itertools import combinations, product
@@ -10,7 +10,7 @@ from escnn.gspaces import GSpace2D, flip2dOnR2, flipRot2dOnR2
 from escnn.nn import FieldType
 
 from escnn_attn import Disc, SteerableCrossAttention, SteerableSelfAttention, planar_gspace
-from escnn_attn.fields import spectral_representation
+from escnn_attn.fields.types import spectral_representation
 from escnn_attn.testing import equivariance_error, random_elements
 
 from .helpers import POSITIONS, mixed_type, worst
@@ -74,7 +74,7 @@ def test_equivariant(case):
     t, other = field_type(name, kind), field_type(name, "mixed")
     rotary = "rotary" in embedding
     options = {
-        "heads": 1,
+        "num_heads": 1,
         "head_channels": 2,
         "position": partial(POSITIONS[embedding], tolerance=TOLERANCE) if rotary else POSITIONS[embedding],
         "neighborhood": None if reach == "global" else Disc(2.0),

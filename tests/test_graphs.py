@@ -5,10 +5,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from escnn_attn import Disc, GroupSelfAttention, edges, fourier_type, planar_gspace
-from escnn_attn.domains import grid_positions
-from escnn_attn.edges import attend_edges, chunks, edge_formula
-from escnn_attn.positions import PositionEmbedding
+from escnn_attn import Disc, GroupSelfAttention, fourier_type, planar_gspace
+from escnn_attn.functional import edges
+from escnn_attn.functional.edges import attend_edges, chunks, edge_formula
+from escnn_attn.nn.position.rotary import PositionEmbedding
+from escnn_attn.tokens.domains import grid_positions
 
 from .helpers import attention_on, cloud, relative
 
@@ -82,7 +83,7 @@ class Sharp(PositionEmbedding):
     """A user's bias of one number a head, which broadcasts to all pairs."""
 
     def bias(self, x_query, x_key):
-        return torch.linspace(0, 1, self.heads, dtype=x_query.dtype)[:, None, None]
+        return torch.linspace(0, 1, self.num_heads, dtype=x_query.dtype)[:, None, None]
 
 
 class Forbid(PositionEmbedding):
@@ -117,8 +118,8 @@ def test_an_edge_that_comes_twice_counts_once():
 
 def test_weights_along_a_graph_of_group_attention():
     """Several keys at each token, each with the weight of its token."""
-    module = GroupSelfAttention(fourier_type(planar_gspace("C4"), 3), heads=2).double()
+    module = GroupSelfAttention(fourier_type(planar_gspace("C4"), 3), num_heads=2).double()
     x, weights = cloud(module.in_type), torch.rand(23, dtype=torch.float64)
-    expected = module(x, weights=weights).tensor
+    expected = module(x, quadrature_weights=weights).tensor
     every = torch.cartesian_prod(torch.arange(23), torch.arange(23)).T
-    assert relative(module(x, weights=weights, edge_index=every).tensor, expected) < 1e-12
+    assert relative(module(x, quadrature_weights=weights, edge_index=every).tensor, expected) < 1e-12

@@ -15,7 +15,7 @@ from escnn_attn import (
     fourier_type,
     planar_gspace,
 )
-from escnn_attn.rotation import GOLDEN_ANGLE
+from escnn_attn.nn.position._rotation import GOLDEN_ANGLE
 from escnn_attn.testing import equivariance_error
 
 from .helpers import assert_every_parameter_has_gradient, cloud, relative, worst
@@ -26,12 +26,12 @@ NEAR = {"all": None, "disc": Disc(2.0), "nearest": KNearest(5)}
 
 def lifting(name, **options):
     gspace = planar_gspace(name) if isinstance(name, str) else name
-    return LiftingSelfAttention(field_type(gspace, scalars=3), fourier_type(gspace, 5), heads=2, **options).double()
+    return LiftingSelfAttention(field_type(gspace, scalars=3), fourier_type(gspace, 5), num_heads=2, **options).double()
 
 
 def group(name, **options):
     gspace = planar_gspace(name) if isinstance(name, str) else name
-    return GroupSelfAttention(fourier_type(gspace, 3), fourier_type(gspace, 5), heads=2, **options).double()
+    return GroupSelfAttention(fourier_type(gspace, 3), fourier_type(gspace, 5), num_heads=2, **options).double()
 
 
 @pytest.mark.parametrize("name", [*FINITE, flip2dOnR2(axis=0.7)], ids=str)
@@ -63,7 +63,7 @@ def naive(module, x, near):
     """The formulas of lifting and group self-attention in loops over (i, g) and (j, h)."""
     gspace = module.in_type.gspace
     elements = list(gspace.fibergroup.elements)
-    heads, c, pairs = module.heads, module.channels, module.channels // 2
+    heads, c, pairs = module.num_heads, module.channels, module.channels // 2
     lifts = isinstance(module, LiftingSelfAttention)
     fields = x.tensor.unflatten(1, (-1, 1 if lifts else len(elements)))  # j c h
     projected = module.project_in(fields.mT).unflatten(-1, (3, heads, c))  # j h p head c
@@ -137,7 +137,7 @@ def test_padding_and_clouds(layer):
 
 
 def test_lifting_sees_directions():
-    """A blob off the centre gives functions that are not constant on the group."""
+    """A blob off the center gives functions that are not constant on the group."""
     module = lifting("C8")
     x = cloud(module.in_type, points=9)
     values = module(x).tensor.unflatten(1, (5, 8))
@@ -146,7 +146,7 @@ def test_lifting_sees_directions():
 
 def test_a_chain_of_lifting_and_group_attention_trains():
     first = lifting("D4")
-    chain = SequentialModule(first, GroupSelfAttention(first.out_type, heads=2, neighborhood=Disc(1.5)).double())
+    chain = SequentialModule(first, GroupSelfAttention(first.out_type, num_heads=2, neighborhood=Disc(1.5)).double())
     assert worst(equivariance_error(chain, size=5)) < 1e-12
     chain(cloud(chain.in_type)).tensor.pow(2).sum().backward()
     assert_every_parameter_has_gradient(chain)
@@ -159,22 +159,22 @@ def test_wrong_types_are_refused():
     d4, so2 = planar_gspace("D4"), planar_gspace("SO2")
     regular, scalars = fourier_type(d4, 2), field_type(d4, scalars=2)
     with pytest.raises(TypeError, match="copies of the trivial representation of D4"):
-        LiftingSelfAttention(regular, regular, heads=1)
+        LiftingSelfAttention(regular, regular, num_heads=1)
     with pytest.raises(TypeError, match="copies of the regular representation of D4"):
-        GroupSelfAttention(scalars, regular, heads=1)
+        GroupSelfAttention(scalars, regular, num_heads=1)
     with pytest.raises(TypeError, match="copies of the regular representation of D4"):
-        LiftingSelfAttention(scalars, scalars, heads=1)
+        LiftingSelfAttention(scalars, scalars, num_heads=1)
     with pytest.raises(ValueError, match="take SteerableSelfAttention"):
-        LiftingSelfAttention(field_type(so2, scalars=2), fourier_type(so2, 2, 1), heads=1)
+        LiftingSelfAttention(field_type(so2, scalars=2), fourier_type(so2, 2, 1), num_heads=1)
     for options, message in [
-        ({"heads": 0}, "heads must be"),
-        ({"heads": 1, "head_channels": 3}, "must be even"),
-        ({"heads": 1, "wavelengths": (5.0, 2.0)}, "shortest <= longest"),
+        ({"num_heads": 0}, "heads must be"),
+        ({"num_heads": 1, "head_channels": 3}, "must be even"),
+        ({"num_heads": 1, "wavelengths": (5.0, 2.0)}, "shortest <= longest"),
     ]:
         with pytest.raises(ValueError, match=message):
             GroupSelfAttention(regular, **options)
     with pytest.raises(TypeError, match="expected a neighborhood"):
-        GroupSelfAttention(regular, heads=1, neighborhood=2)
+        GroupSelfAttention(regular, num_heads=1, neighborhood=2)
 
 
 @pytest.mark.parametrize("layer", [lifting, group])

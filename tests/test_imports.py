@@ -32,7 +32,7 @@ def test_no_file_imports_in_a_circle():
 
 
 def test_the_library_needs_neither_training_nor_benchmarks():
-    above = ("escnn_attn.training", "escnn_attn.benchmarks")
+    above = ("escnn_attn.training", "benchmarks")
     for name, needed in graph().items():
         if not name.startswith(above):
             assert not [other for other in needed if other.startswith(above)], name

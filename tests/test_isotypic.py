@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from escnn_attn import IsotypicLayout
-from escnn_attn.fields import spectral_type
-from escnn_attn.isotypic import GroupFunctions, _differentiable, isotypic_linear
-from escnn_attn.linear import IsotypicLinear
+from escnn_attn.fields.types import spectral_type
+from escnn_attn.functional.schur import GroupFunctions, _differentiable, isotypic_linear
+from escnn_attn.nn.linear import IsotypicLinear
 
 from .helpers import mixed_type, relative
 
@@ -73,7 +73,7 @@ def test_gradients_of_gradients():
 
 
 def test_the_product_of_halves_has_a_second_derivative():
-    from escnn_attn.pointwise import product_of_halves
+    from escnn_attn.functional.pointwise import product_of_halves
 
     x = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(product_of_halves, x)
@@ -81,8 +81,8 @@ def test_the_product_of_halves_has_a_second_derivative():
 
 
 def test_maps_on_samples_and_norms_have_second_derivatives():
-    from escnn_attn.functional import rms_norm
-    from escnn_attn.pointwise import pointwise
+    from escnn_attn.functional.attention import rms_norm
+    from escnn_attn.functional.pointwise import pointwise
 
     def double(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, dtype=torch.float64, requires_grad=True)

@@ -22,7 +22,7 @@ from escnn_attn.testing import equivariance_error
 
 from .helpers import assert_every_parameter_has_gradient, cloud, mixed_type, relative, small_model, worst
 
-EXACT = partial(steerable_block, heads=2, feedforward=GatedFeedForward, position=partial(RotaryEmbedding, tolerance=1e-9))
+EXACT = partial(steerable_block, num_heads=2, feedforward=GatedFeedForward, position=partial(RotaryEmbedding, tolerance=1e-9))
 
 
 @pytest.mark.parametrize("group", ["trivial", "C3", "D4", "SO2", "O2"])
@@ -56,7 +56,7 @@ def test_logits_of_clouds(group):
     assert logits.shape == (4, 3)
     weights = torch.rand(23, dtype=torch.float64)
     thrice = model.in_type(x.tensor.repeat(3, 1), x.coords.repeat(3, 1))
-    assert relative(model(thrice, weights=weights.repeat(3)), model(x, weights=weights)) < 1e-10
+    assert relative(model(thrice, quadrature_weights=weights.repeat(3)), model(x, quadrature_weights=weights)) < 1e-10
 
 
 @pytest.mark.parametrize("group", ["D4", "SO2"])
@@ -98,16 +98,16 @@ def test_masks_and_weights_are_those_of_the_pixels_under_tokens(side, strides):
     turned, turned_mask, turned_weights = (t.rot90(1, (-2, -1)) for t in (x, mask, weights))
     with torch.no_grad():
         assert relative(model(turned, mask=turned_mask), model(x, mask=mask)) < 1e-5
-        assert relative(model(turned, weights=turned_weights), model(x, weights=weights)) < 1e-5
-        assert relative(model(x, weights=weights), model(x)) > 1e-3
+        assert relative(model(turned, weights=turned_weights), model(x, quadrature_weights=weights)) < 1e-5
+        assert relative(model(x, quadrature_weights=weights), model(x)) > 1e-3
 
 
 def test_masks_and_weights_have_the_shape_of_the_image():
     model, x = small_model("C4"), torch.randn(2, 1, 29, 29)
     with pytest.raises(ValueError, match=r"weights of shape \(2, 29, 29\), got \(2, 8, 8\)"):
-        model(x, weights=torch.rand(2, 8, 8))
+        model(x, quadrature_weights=torch.rand(2, 8, 8))
     with pytest.raises(ValueError, match="not negative"):
-        model(x, weights=-torch.rand(2, 29, 29))
+        model(x, quadrature_weights=-torch.rand(2, 29, 29))
 
 
 def test_clouds_need_a_stem_for_clouds():

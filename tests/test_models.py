@@ -10,8 +10,8 @@ import torch
 
 from escnn_attn import (
     convolution_stem,
-    models,
 )
+from escnn_attn.models import transformer as models
 from escnn_attn.testing import equivariance_error
 
 from .helpers import assert_every_parameter_has_gradient, cloud, mixed_type, relative, small_model, worst
@@ -75,7 +75,7 @@ def test_double_on_one_model_leaves_others_alone():
 
 
 @pytest.mark.parametrize("side", [27, 28, 31, 64])
-def test_images_that_would_lose_their_rotation_centre_are_refused(side):
+def test_images_that_would_lose_their_rotation_center_are_refused(side):
     fitting = {27: 29, 28: 29, 31: 33, 64: 65}[side]
     with pytest.raises(ValueError, match=f"pad them to {fitting} × {fitting}"):
         small_model("C4")(torch.randn(1, 1, side, side))
@@ -84,7 +84,7 @@ def test_images_that_would_lose_their_rotation_centre_are_refused(side):
 
 
 @pytest.mark.parametrize(("kernel_size", "padding", "fitting"), [(4, 0, 32), (3, 0, 31), (6, 1, 32), (9, 4, 29)])
-def test_the_centre_is_that_of_the_windows_of_any_stem(kernel_size, padding, fitting, monkeypatch):
+def test_the_center_is_that_of_the_windows_of_any_stem(kernel_size, padding, fitting, monkeypatch):
     """Windows of 4 by 4 without padding divide sides of 4 n, of 3 by 3 those of 4 n + 3, and so on."""
 
     def stem(in_type, out_type):
@@ -94,7 +94,7 @@ def test_the_centre_is_that_of_the_windows_of_any_stem(kernel_size, padding, fit
     with pytest.raises(ValueError, match=f"pad them to {fitting} × {fitting}"):
         network(torch.randn(1, 1, fitting - 3, fitting - 3))
     assert worst(equivariance_error(network, size=fitting)) < 1e-5
-    monkeypatch.setattr(models, "keeps_centre", lambda *_: True)
+    monkeypatch.setattr(models, "keeps_center", lambda *_: True)
     assert worst(equivariance_error(network, size=fitting - 3)) > 1e-3  # a check that cannot fail shows nothing
 
 

@@ -1,4 +1,4 @@
-"""Neighbourhoods: discs, nearest tokens and graphs, on grids and clouds."""
+"""Neighborhoods: discs, nearest tokens and graphs, on grids and clouds."""
 
 from functools import partial
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.measure import in_fresh_process
 from escnn_attn import (
     Disc,
     IsotypicLayout,
@@ -16,12 +17,11 @@ from escnn_attn import (
     fourier_type,
     planar_gspace,
 )
-from escnn_attn.benchmarks.measure import in_fresh_process
-from escnn_attn.domains import grid_positions
-from escnn_attn.patterns import AllPairs
+from escnn_attn.nn.neighborhood._patterns import AllPairs
+from escnn_attn.nn.neighborhood._tiles import Tiles, WideDiscs
 from escnn_attn.testing import random_elements, transform
-from escnn_attn.tiles import Tiles, WideDiscs
-from escnn_attn.tokens import Tokens, grid_tokens
+from escnn_attn.tokens.domains import grid_positions
+from escnn_attn.tokens.tokens import Tokens, grid_tokens
 
 from .helpers import POSITIONS, assert_every_parameter_has_gradient, attention_on, cloud, relative
 
@@ -36,8 +36,8 @@ def grid_and_cloud(module, height=7, width=10):
     return module.in_type(x), points
 
 
-def one_neighbourhood_at_a_time(module, x):
-    """Global attention on each token's neighbourhood alone, by sorting all distances."""
+def one_neighborhood_at_a_time(module, x):
+    """Global attention on each token's neighborhood alone, by sorting all distances."""
     neighborhood, module.neighborhood = module.neighborhood, None
     gaps = torch.cdist(x.coords, x.coords, compute_mode="donot_use_mm_for_euclid_dist")
     reach = gaps.sort(dim=1).values[:, neighborhood.k - 1] if isinstance(neighborhood, KNearest) else neighborhood.radius
@@ -53,7 +53,7 @@ def one_neighbourhood_at_a_time(module, x):
 @pytest.mark.parametrize("near", NEAR)
 @pytest.mark.parametrize("position", [*POSITIONS, "exact"])
 @pytest.mark.parametrize("domain", ["grid", "points"])
-def test_attention_to_a_neighbourhood_is_global_attention_within_it(near, position, domain):
+def test_attention_to_a_neighborhood_is_global_attention_within_it(near, position, domain):
     module = attention_on("SO2" if position == "exact" else "C3", position={**POSITIONS, "exact": EXACT}[position])
     module.neighborhood = NEAR[near]
     grid, points = grid_and_cloud(module)
@@ -61,12 +61,12 @@ def test_attention_to_a_neighbourhood_is_global_attention_within_it(near, positi
         points = cloud(module.in_type, points=40, radius=5.0)
     with torch.no_grad():
         out = module(grid).tensor[0].flatten(1).T if domain == "grid" else module(points).tensor
-        assert relative(out, one_neighbourhood_at_a_time(module, points)) < 1e-10
+        assert relative(out, one_neighborhood_at_a_time(module, points)) < 1e-10
 
 
 @pytest.mark.parametrize("near", [Disc(20.0), Disc(1e9), KNearest(70), KNearest(1000)])
 @pytest.mark.parametrize("domain", ["grid", "points"])
-def test_a_neighbourhood_that_covers_everything_is_global_attention(near, domain):
+def test_a_neighborhood_that_covers_everything_is_global_attention(near, domain):
     module = attention_on("O2")
     x = grid_and_cloud(module)[domain == "points"]
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_discs_on_a_grid_are_those_of_its_cloud(radius, shape):
 
 @pytest.mark.parametrize("near", NEAR)
 def test_continuous_elements_on_a_lattice_of_points(near, rng):
-    """Points at exactly the radius, or equally near, stay neighbours when rounding moves them."""
+    """Points at exactly the radius, or equally near, stay neighbors when rounding moves them."""
     module = attention_on("O2", position=EXACT, neighborhood=NEAR[near])
     _, points = grid_and_cloud(module)
     with torch.no_grad():
@@ -143,10 +143,10 @@ def test_padding_of_a_grid(near):
 
 
 def test_graphs_are_built_once_in_a_stack(monkeypatch):
-    from escnn_attn.transformer import SteerableStack
+    from escnn_attn.models.blocks import SteerableStack
 
     t = fourier_type(planar_gspace("C4"), 2)
-    stack = SteerableStack([SteerableSelfAttention(t, heads=1, neighborhood=Disc(2.0)) for _ in range(3)])
+    stack = SteerableStack([SteerableSelfAttention(t, num_heads=1, neighborhood=Disc(2.0)) for _ in range(3)])
     built = []
     monkeypatch.setattr(Disc, "edges", lambda self, *tokens: built.append(1) or Neighborhood.edges(self, *tokens))
     stack(t(torch.randn(20, t.size), torch.randn(20, 2)))
@@ -156,7 +156,7 @@ def test_graphs_are_built_once_in_a_stack(monkeypatch):
 @pytest.mark.parametrize("domain", ["grid", "points"])
 def test_memory_of_local_attention_is_linear(domain):
     """Nothing of tokens² is kept for the gradient: four times the tokens, at most four times the memory."""
-    module = SteerableSelfAttention(fourier_type(planar_gspace("SO2"), 2, 1), heads=1, neighborhood=Disc(2.0))
+    module = SteerableSelfAttention(fourier_type(planar_gspace("SO2"), 2, 1), num_heads=1, neighborhood=Disc(2.0))
     small, large = (saved(module.double(), grid_and_cloud(module, side, side)[domain == "points"]) for side in (24, 48))
     assert large < 4.2 * small
 
@@ -173,7 +173,7 @@ def test_grids_are_tiled():
 def test_peak_memory_is_linear(domain):
     """Forward and backward, each size in a process of its own: four times the tokens, about four times the memory."""
     sizes = (64, 128) if domain == "grid" else (16384, 65536)
-    small, large = (in_fresh_process("escnn_attn.benchmarks.local:local_attention", domain, size)["bytes"] for size in sizes)
+    small, large = (in_fresh_process("benchmarks.local:local_attention", domain, size)["bytes"] for size in sizes)
     assert large < 5 * small
 
 
@@ -202,7 +202,7 @@ def test_every_parameter_is_trained_and_dtypes_are_kept(near, position, domain):
 
 @pytest.mark.parametrize("near", [Disc(1.0), Disc(2.0), KNearest(5)])
 def test_large_lattices_in_single_precision(near):
-    """Rounding grows with the extent of a cloud; neighbours stay neighbours."""
+    """Rounding grows with the extent of a cloud; neighbors stay neighbors."""
     points = grid_positions(150, 150)[0]
     layout = IsotypicLayout(fourier_type(planar_gspace("SO2"), 1, 1))
     counts = []
@@ -215,7 +215,7 @@ def test_large_lattices_in_single_precision(near):
 
 
 def test_many_points_in_two_places():
-    """Ties beyond what the search asks for first: all of them are neighbours, each once."""
+    """Ties beyond what the search asks for first: all of them are neighbors, each once."""
     module = attention_on("C3", neighborhood=KNearest(3))
     coords = torch.cat([torch.zeros(20, 2), torch.ones(15, 2), torch.randn(10, 2)]).double()
     x = module.in_type(torch.randn(45, module.in_type.size).double(), coords)
@@ -223,4 +223,4 @@ def test_many_points_in_two_places():
     assert (counts[:20] == 20).all()
     assert (counts[20:35] == 15).all()
     with torch.no_grad():
-        assert relative(module(x).tensor, one_neighbourhood_at_a_time(module, x)) < 1e-10
+        assert relative(module(x).tensor, one_neighborhood_at_a_time(module, x)) < 1e-10

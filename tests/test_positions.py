@@ -15,8 +15,8 @@ from escnn_attn import (
     fourier_type,
     planar_gspace,
 )
-from escnn_attn.domains import diameter
 from escnn_attn.testing import equivariance_error
+from escnn_attn.tokens.domains import diameter
 
 from .helpers import assert_every_parameter_has_gradient, attention_on, cloud, mixed_type, relative, worst
 
@@ -61,8 +61,8 @@ class Warm(RotaryEmbedding):
 @pytest.mark.parametrize("name", ["C3", "SO2"])
 @pytest.mark.parametrize("scales", [1, 2, 3])
 def test_overridden_hooks_of_a_subclass_are_used(name, scales):
-    mine = attention_on(name, position=partial(Warm, scales=scales))
-    theirs = attention_on(name, position=partial(RotaryEmbedding, scales=scales))
+    mine = attention_on(name, position=partial(Warm, head_groups=scales))
+    theirs = attention_on(name, position=partial(RotaryEmbedding, head_groups=scales))
     theirs.load_state_dict(mine.state_dict())
     x = cloud(mine.in_type)
     assert relative(mine(x).tensor, theirs(x).tensor) > 1e-3
@@ -73,7 +73,7 @@ def test_overridden_hooks_of_a_subclass_are_used(name, scales):
 
 def test_heads_differ_in_scale_where_that_saves_samples():
     heads = {name: attention_on(name, position=RotaryEmbedding).position for name in ("SO2", "C3")}
-    assert [heads["SO2"].heads_by_scale, heads["C3"].heads_by_scale] == [[1, 1, 1], [3]]
+    assert [heads["SO2"].heads_per_group, heads["C3"].heads_per_group] == [[1, 1, 1], [3]]
     x = 9 * torch.randn(1, 5, 2)
     keys = torch.randn(1, 1, 5, 4, heads["SO2"].coefficients)
     widths = [part.encode_key(keys, x).shape[-1] for _, part in heads["SO2"].bind(x, x).parts()]
@@ -135,7 +135,7 @@ def test_distance_bias_is_a_gaussian_window():
 def test_distance_bias_stays_fused():
     """Nothing of tokens² is kept for the gradient, nor a mask made."""
     t = fourier_type(planar_gspace("SO2"), 2, 1)
-    module = SteerableSelfAttention(t, heads=1, position=DistanceBias)
+    module = SteerableSelfAttention(t, num_heads=1, position=DistanceBias)
     sizes = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
         module(t(torch.randn(1, t.size, 40, 40)))
@@ -147,7 +147,7 @@ def test_distance_bias_stays_fused():
 
 
 def test_radial_bias_is_its_formula():
-    module = attention_on("C3", position=partial(RadialBias, extent=4.0, centres=5))
+    module = attention_on("C3", position=partial(RadialBias, extent=4.0, centers=5))
     torch.nn.init.normal_(module.position.weight)
     x = cloud(module.in_type)
     blind = attention_on("C3", position=NoPosition)
@@ -162,7 +162,7 @@ def test_radial_bias_is_its_formula():
 @pytest.mark.parametrize("domain", ["grid", "points"])
 def test_a_fraction_of_the_channels_turns(name, domain):
     """As exact as all of them; the pairs that do not turn see no positions."""
-    module = attention_on(name, position=partial(RotaryEmbedding, fraction=0.5, scales=1, tolerance=1e-10))
+    module = attention_on(name, position=partial(RotaryEmbedding, rotary_fraction=0.5, head_groups=1, tolerance=1e-10))
     assert len(module.position.radians) == 1
     assert worst(equivariance_error(module, domain=domain)) < 1e-9
     position, x = module.position, torch.randn(1, 6, 2, dtype=torch.float64)
@@ -174,7 +174,7 @@ def test_a_fraction_of_the_channels_turns(name, domain):
     turning = torch.tensor([1, 0, 1, 0], dtype=torch.float64)[:, None]  # pairs are (0, 2) and (1, 3)
     still = bound.encode_query(q * (1 - turning), x) @ bound.encode_key(k * (1 - turning), x).mT
     assert relative(still, (q * (1 - turning)).flatten(-2) @ (k * (1 - turning)).flatten(-2).mT) < 1e-12
-    whole = partial(RotaryEmbedding, fraction=1.0, wavelengths=(6.0, 6.0), scales=1, tolerance=1e-10)
+    whole = partial(RotaryEmbedding, rotary_fraction=1.0, wavelengths=(6.0, 6.0), head_groups=1, tolerance=1e-10)
     same = whole(fourier_type(planar_gspace(name), 4, position.max_frequency), 3).bind(x, x)
     turned = bound.encode_query(q * turning, x) @ bound.encode_key(k * turning, x).mT
     assert relative(turned, same.encode_query(q * turning, x) @ same.encode_key(k * turning, x).mT) < 1e-9
@@ -183,12 +183,12 @@ def test_a_fraction_of_the_channels_turns(name, domain):
 @pytest.mark.parametrize("fraction", [0.0, 1.5])
 def test_fractions_out_of_range_are_refused(fraction):
     with pytest.raises(ValueError, match=r"fraction of the channels in \(0, 1\]"):
-        attention_on("SO2", position=partial(RotaryEmbedding, fraction=fraction))
+        attention_on("SO2", position=partial(RotaryEmbedding, rotary_fraction=fraction))
 
 
 def test_at_least_one_scale_is_asked_for():
     with pytest.raises(ValueError, match="at least one scale, got 0"):
-        attention_on("SO2", position=partial(RotaryEmbedding, scales=0))
+        attention_on("SO2", position=partial(RotaryEmbedding, head_groups=0))
 
 
 def test_a_bias_that_takes_samples_for_heads_is_refused():

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from escnn_attn import SteerableTransformer
+from escnn_attn.data.digits import rotate_images, to_input
 from escnn_attn.pretrained import available
 from escnn_attn.training import Digits
-from escnn_attn.training.data import rotate_images, to_input
 
 
 @pytest.mark.parametrize("name", ["rotmnist", "rotmnist_50k"])
-def test_shipped_weights_recognise_digits_they_have_not_seen_upright(name):
+def test_shipped_weights_recognize_digits_they_have_not_seen_upright(name):
     """Some of these digits, rotated otherwise, may have been among those it was trained on: a test of loading alone."""
     assert name in available()
     images, labels = (part[:200] for part in Digits().arrays()["upright"])

@@ -7,9 +7,8 @@ from escnn.group import so2_group
 from scipy.special import jv
 
 from escnn_attn import planar_gspace
-from escnn_attn.fields import spectral_representation
-from escnn_attn.sampling import (
-    Constant,
+from escnn_attn.fields.functions import (
+    ExactBuffer,
     band_limited_irreps,
     bessel_tail,
     group_samples,
@@ -17,6 +16,7 @@ from escnn_attn.sampling import (
     rotary_samples,
     synthesis_matrix,
 )
+from escnn_attn.fields.types import spectral_representation
 
 from .helpers import GROUPS
 
@@ -84,7 +84,7 @@ def test_aliasing_that_does_not_end_is_an_error():
 
 
 def test_constant_stays_exact_and_out_of_the_state():
-    constant = Constant(np.array([1 / 3]))
+    constant = ExactBuffer(np.array([1 / 3]))
     assert constant.value.dtype == torch.float32
     assert constant.half().double().value.item() == 1 / 3
     assert not constant.state_dict()

@@ -41,7 +41,7 @@ def break_linear(linear):
 
 
 def break_norm(norm):
-    """Normalises components, not copies."""
+    """Normalizes components, not copies."""
     norm.forward_tokens = lambda tokens: tokens.with_features(tuple(f / (1 + f.abs()) for f in tokens.features))
 
 
@@ -58,13 +58,13 @@ def break_pooling(pooling):
 BROKEN = {
     "linear": (lambda: SteerableLinear(TYPE, TYPE), break_linear),
     "norm": (lambda: SteerableRMSNorm(TYPE), break_norm),
-    "attention": (lambda: SteerableSelfAttention(TYPE, heads=2), break_attention),
-    "attention out": (lambda: SteerableSelfAttention(TYPE, heads=2), lambda m: break_linear(m.project_out)),
+    "attention": (lambda: SteerableSelfAttention(TYPE, num_heads=2), break_attention),
+    "attention out": (lambda: SteerableSelfAttention(TYPE, num_heads=2), lambda m: break_linear(m.project_out)),
     "bilinear": (lambda: BilinearFeedForward(TYPE), lambda m: spoil_constant(m.matrix)),
     "gated": (lambda: GatedFeedForward(TYPE), lambda m: break_linear(m.project_in)),
     "fourier": (lambda: FourierFeedForward(TYPE), lambda m: spoil_constant(m.matrix)),
     "pooling": (lambda: InvariantPooling(TYPE), break_pooling),
-    "block": (lambda: steerable_block(TYPE, heads=2), lambda m: break_linear(m.feedforward.project_out)),
+    "block": (lambda: steerable_block(TYPE, num_heads=2), lambda m: break_linear(m.feedforward.project_out)),
 }
 
 
@@ -98,7 +98,7 @@ def test_escnns_own_modules_are_checked_in_either_mode(mode):
     assert convolution.training is mode
 
 
-class Constant(EquivariantModule):
+class ExactBuffer(EquivariantModule):
     def __init__(self, value):
         super().__init__()
         self.in_type = self.out_type = TYPE
@@ -114,7 +114,7 @@ class Constant(EquivariantModule):
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_an_output_that_says_nothing_is_not_a_pass(value):
     with pytest.raises(AssertionError, match="says nothing"):
-        assert_equivariant(Constant(value), domain="points")
+        assert_equivariant(ExactBuffer(value), domain="points")
 
 
 def test_checking_no_element_is_not_a_pass():

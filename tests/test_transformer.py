@@ -42,7 +42,7 @@ def test_four_blocks_at_arbitrary_positions_keep_the_tolerance_asked(name, feedf
     t = fourier_type(planar_gspace(name), 6, 3)
     layer = FEEDFORWARDS[feedforward]
     layer = partial(layer, tolerance=tolerance) if feedforward == "fourier" else layer
-    block = partial(steerable_block, heads=2, feedforward=layer, position=partial(RotaryEmbedding, tolerance=tolerance))
+    block = partial(steerable_block, num_heads=2, feedforward=layer, position=partial(RotaryEmbedding, tolerance=tolerance))
     stack = SteerableStack([block(t) for _ in range(4)]).double()
     pool, x = InvariantPooling(t).double(), cloud(t, points=40, radius=5.0)
     with torch.no_grad():
@@ -55,7 +55,7 @@ def test_four_blocks_at_arbitrary_positions_keep_the_tolerance_asked(name, feedf
 
 def test_a_stack_converts_once_and_equals_its_blocks():
     t = fourier_type(planar_gspace("D4"), 3)
-    blocks = [steerable_block(t, heads=1) for _ in range(2)]
+    blocks = [steerable_block(t, num_heads=1) for _ in range(2)]
     x = t(torch.randn(2, t.size, 5, 5))
     assert relative(SteerableStack(blocks)(x).tensor, blocks[1](blocks[0](x)).tensor) < 1e-5
 
@@ -64,14 +64,14 @@ def test_a_block_refuses_modules_of_other_types():
     gspace = planar_gspace("C4")
     one, other = fourier_type(gspace, 2), fourier_type(gspace, 3)
     with pytest.raises(TypeError, match="a residual block keeps its type"):
-        SteerableTransformerBlock(SteerableSelfAttention(one, heads=1), BilinearFeedForward(other))
+        SteerableTransformerBlock(SteerableSelfAttention(one, num_heads=1), BilinearFeedForward(other))
     with pytest.raises(TypeError, match="a residual block keeps its type"):
-        SteerableTransformerBlock(SteerableSelfAttention(one, other, heads=1), BilinearFeedForward(one))
+        SteerableTransformerBlock(SteerableSelfAttention(one, other, num_heads=1), BilinearFeedForward(one))
 
 
 def test_drop_path_skips_a_branch_for_whole_samples():
     t = fourier_type(planar_gspace("C4"), 2, 2)
-    block = steerable_block(t, heads=1, drop_path=0.5)
+    block = steerable_block(t, num_heads=1, drop_path=0.5)
     x = t(torch.randn(64, t.size, 3, 3))
     unchanged = (block(x).tensor == x.tensor).flatten(1)
     assert torch.equal(unchanged.all(1), unchanged.any(1))
@@ -109,11 +109,11 @@ def chain(group: str) -> SequentialModule:
     )
     return SequentialModule(
         escnn.nn.R2Conv(image, t, 5, stride=2, padding=2),
-        steerable_block(t, heads=2),
+        steerable_block(t, num_heads=2),
         nonlinear,
         SteerableRMSNorm(t),
         escnn.nn.R2Conv(t, t, 3, padding=1),
-        SteerableSelfAttention(t, heads=2),
+        SteerableSelfAttention(t, num_heads=2),
         SteerableLinear(t, image),
         escnn.nn.R2Conv(image, image, 3, padding=1),
     )
@@ -141,7 +141,12 @@ def test_between_modules_of_escnn_in_both_orders(group):
 @pytest.mark.parametrize("group", ["SO2", "D4"])
 def test_each_module_passes_its_own_check(group):
     t = fourier_type(planar_gspace(group), 2, 2 if group == "SO2" else None)
-    modules = [SteerableLinear(t, t), SteerableRMSNorm(t), SteerableSelfAttention(t, heads=1), steerable_block(t, heads=1)]
+    modules = [
+        SteerableLinear(t, t),
+        SteerableRMSNorm(t),
+        SteerableSelfAttention(t, num_heads=1),
+        steerable_block(t, num_heads=1),
+    ]
     modules += [layer(t) for layer in FEEDFORWARDS.values()] + [InvariantPooling(t)]
     for module in modules:
         assert len(module.check_equivariance()) > 4
@@ -151,9 +156,9 @@ def test_each_module_passes_its_own_check(group):
 def test_a_chain_passes_its_own_check_unless_it_is_broken():
     """On SO(2), whose elements do not map a grid to itself, escnn's check of a chain would blame the pixels."""
     t = fourier_type(planar_gspace("SO2"), 2, 1)
-    chain = SequentialModule(SteerableLinear(t, t), SteerableSelfAttention(t, heads=1))
+    chain = SequentialModule(SteerableLinear(t, t), SteerableSelfAttention(t, num_heads=1))
     assert len(chain.check_equivariance()) > 5
-    SequentialModule(escnn.nn.R2Conv(t, t, 3, padding=1), SteerableSelfAttention(t, heads=1)).check_equivariance()
+    SequentialModule(escnn.nn.R2Conv(t, t, 3, padding=1), SteerableSelfAttention(t, num_heads=1)).check_equivariance()
     broken = SteerableLinear(t, t)
     broken.forward_tokens = lambda tokens: tokens.with_features(tuple(f.flip(0) for f in tokens.features))
     with pytest.raises(AssertionError):
@@ -164,18 +169,18 @@ def test_modules_that_do_not_take_tokens_are_refused():
     t = fourier_type(planar_gspace("SO2"), 2, 1)
     convolution = escnn.nn.R2Conv(t, t, 3, padding=1)
     for make in (
-        lambda: SteerableTransformerBlock(SteerableSelfAttention(t, heads=1), convolution),
+        lambda: SteerableTransformerBlock(SteerableSelfAttention(t, num_heads=1), convolution),
         lambda: SteerableStack([SteerableLinear(t, t), convolution]),
     ):
         with pytest.raises(TypeError, match=r"expected a layer on tokens, .* got R2Conv"):
             make()
     with pytest.raises(TypeError, match="got SteerableCrossAttention"):
-        SteerableStack([SteerableCrossAttention(t, t, heads=1)])
+        SteerableStack([SteerableCrossAttention(t, t, num_heads=1)])
 
 
 def test_sequential_module_passes_batch_on():
     t = fourier_type(planar_gspace("C3"), 2)
-    attention = SteerableSelfAttention(t, heads=1).double()
+    attention = SteerableSelfAttention(t, num_heads=1).double()
     x, batch = cloud(t, points=6), torch.tensor([0, 0, 1, 1, 1, 0])
     outer = SequentialModule(SequentialModule(attention))
     assert torch.equal(outer(x, batch=batch).tensor, attention(x, batch=batch).tensor)
@@ -200,7 +205,7 @@ def test_exported_modules_are_plain_and_equal(group):
     t = fourier_type(planar_gspace(group), 2, 2 if group == "SO2" else None)
     x = torch.randn(2, t.size, 7, 7)
     for module in [
-        steerable_block(t, heads=1),
+        steerable_block(t, num_heads=1),
         SteerableLinear(t, t),
         FourierFeedForward(t),
         GatedFeedForward(t),
@@ -210,7 +215,7 @@ def test_exported_modules_are_plain_and_equal(group):
         assert not any(isinstance(part, escnn.nn.R2Conv) for part in exported.modules())
         assert relative(exported(x), module.eval()(t(x)).tensor) < 1e-6
         exported(torch.randn(1, t.size, 5, 5))  # another grid than any it has met
-    chained = SequentialModule(escnn.nn.R2Conv(t, t, 3), steerable_block(t, heads=1)).eval()
+    chained = SequentialModule(escnn.nn.R2Conv(t, t, 3), steerable_block(t, num_heads=1)).eval()
     assert relative(chained.export()(x), chained(t(x)).tensor) < 1e-5
 
 
@@ -232,14 +237,14 @@ def test_exported_networks_are_plain_and_equal(out_type):
 def test_plain_rotary_positions_see_direction():
     """The baseline's embedding tells left from right: it is not a function of distance alone."""
     t = fourier_type(planar_gspace("trivial"), 8)
-    module = SteerableSelfAttention(t, heads=1, position=QueryKeyRotaryEmbedding).double()
+    module = SteerableSelfAttention(t, num_heads=1, position=QueryKeyRotaryEmbedding).double()
     x = cloud(t, points=9)
     assert relative(module(t(x.tensor, -x.coords)).tensor, module(x).tensor) > 1e-3
 
 
 def test_shapes_and_repr():
     t = fourier_type(planar_gspace("C4"), 2)
-    attention = SteerableSelfAttention(t, fourier_type(planar_gspace("C4"), 3), heads=1)
+    attention = SteerableSelfAttention(t, fourier_type(planar_gspace("C4"), 3), num_heads=1)
     assert attention.evaluate_output_shape((2, 8, 5, 7)) == (2, 12, 5, 7)
     assert attention.evaluate_output_shape((9, 8)) == (9, 12)
     assert "in_type" in repr(attention)

@@ -20,12 +20,12 @@ from .helpers import randomize, relative
 
 SPECTRAL, REGULAR = fourier_type(planar_gspace("O2"), 4, 2), fourier_type(planar_gspace("C4"), 4)
 MODULES = {
-    "block": lambda: steerable_block(SPECTRAL, heads=2),
+    "block": lambda: steerable_block(SPECTRAL, num_heads=2),
     "block of samples, without position": lambda: steerable_block(
-        SPECTRAL, heads=2, position=NoPosition, feedforward=FourierFeedForward
+        SPECTRAL, num_heads=2, position=NoPosition, feedforward=FourierFeedForward
     ),
-    "block of discs": lambda: steerable_block(SPECTRAL, heads=2, neighborhood=Disc(2.0)),
-    "group attention": lambda: GroupSelfAttention(REGULAR, heads=2),
+    "block of discs": lambda: steerable_block(SPECTRAL, num_heads=2, neighborhood=Disc(2.0)),
+    "group attention": lambda: GroupSelfAttention(REGULAR, num_heads=2),
     "nonlinearity": lambda: FourierGELU(SPECTRAL),
 }
 pytestmark = [
@@ -70,7 +70,7 @@ def test_forward_and_reverse_mode_agree(name):
 
 
 def test_gradients_along_the_edges_of_a_graph():
-    module = randomize(steerable_block(SPECTRAL, heads=2).double())
+    module = randomize(steerable_block(SPECTRAL, num_heads=2).double())
     edges = torch.tensor([[i, j] for i in range(9) for j in range(i)]).T
     features, coords = torch.randn(9, module.in_type.size, dtype=torch.float64), torch.randn(9, 2, dtype=torch.float64)
 

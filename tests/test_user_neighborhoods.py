@@ -1,4 +1,4 @@
-"""Neighbourhoods that a user writes, and wrong ones."""
+"""Neighborhoods that a user writes, and wrong ones."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from escnn_attn import Disc, KNearest, Neighborhood
 from .helpers import attention_on, cloud, relative
 
 
-def test_wrong_neighbourhoods_are_refused():
+def test_wrong_neighborhoods_are_refused():
     module = attention_on("C3")
     with pytest.raises(ValueError, match="take a neighborhood"):
         module(
@@ -26,14 +26,14 @@ def test_wrong_neighbourhoods_are_refused():
 
 
 class Ring(Neighborhood):
-    """A user's neighbourhood: itself, and what is at a middle distance."""
+    """A user's neighborhood: itself, and what is at a middle distance."""
 
     def pairs(self, query, key, slack):
         gaps = np.linalg.norm(query[:, None] - key[None], axis=-1)
         return np.stack(np.nonzero((gaps < 1e-9) | ((gaps > 1) & (gaps < 2)))[::-1])
 
 
-def test_a_users_neighbourhood():
+def test_a_users_neighborhood():
     module = attention_on("C3", neighborhood=Ring())
     x = cloud(module.in_type)
     gaps = torch.cdist(x.coords, x.coords)
@@ -43,7 +43,7 @@ def test_a_users_neighbourhood():
 
 @dataclass(frozen=True)
 class Annulus(Neighborhood):
-    """A user's neighbourhood whose hash fails when it is asked for."""
+    """A user's neighborhood whose hash fails when it is asked for."""
 
     radii: list[float]
 
@@ -52,7 +52,7 @@ class Annulus(Neighborhood):
         return np.stack(np.nonzero((gaps >= self.radii[0]) & (gaps < self.radii[1]))[::-1])
 
 
-def test_a_neighbourhood_that_cannot_be_hashed():
+def test_a_neighborhood_that_cannot_be_hashed():
     module = attention_on("C3", neighborhood=Annulus([0.0, 2.0]))
     x = cloud(module.in_type)
     assert torch.equal(module.attention_weights(x)[0, 0] > 0, torch.cdist(x.coords, x.coords) < 2)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from escnn_attn import Disc, InvariantPooling, KNearest
-from escnn_attn.domains import grid_positions
-from escnn_attn.tokens import grid_tokens
+from escnn_attn.tokens.domains import grid_positions
+from escnn_attn.tokens.tokens import grid_tokens
 
 from .helpers import attention_on, cloud, mixed_type, relative
 
@@ -24,9 +24,9 @@ def test_points_that_come_thrice_with_a_third_of_the_weight(near):
     module = attention_on("O2", neighborhood=near)
     _, points = points_of_a_grid(module)
     weights = torch.rand(70, dtype=torch.float64)
-    out = module(points, weights=weights).tensor
+    out = module(points, quadrature_weights=weights).tensor
     thrice = module.in_type(points.tensor.repeat(3, 1), points.coords.repeat(3, 1))
-    assert relative(module(thrice, weights=weights.repeat(3) / 3).tensor[:70], out) < 1e-12
+    assert relative(module(thrice, quadrature_weights=weights.repeat(3) / 3).tensor[:70], out) < 1e-12
     assert relative(out, module(points).tensor) > 1e-2
 
 
@@ -37,16 +37,16 @@ def test_equal_weights_and_weights_of_zero(near, domain):
     module = attention_on("D4", neighborhood=near)
     x = points_of_a_grid(module)[domain == "points"]
     shape = (1, 7, 10) if domain == "grid" else (70,)
-    assert relative(module(x, weights=torch.full(shape, 3.0).double()).tensor, module(x).tensor) < 1e-12
+    assert relative(module(x, quadrature_weights=torch.full(shape, 3.0).double()).tensor, module(x).tensor) < 1e-12
     kept = torch.rand(shape) > 0.5
-    partial = module(x, weights=kept.double()).tensor
+    partial = module(x, quadrature_weights=kept.double()).tensor
     masked = module(x, mask=kept).tensor
     keep = kept[:, None].expand_as(masked) if domain == "grid" else kept
     assert relative(partial[keep], masked[keep]) < 1e-12
     weighted = torch.rand(shape).double() * kept
     other = torch.rand(shape) > 0.3
-    both = module(x, weights=weighted, mask=other).tensor
-    expected = module(x, weights=weighted.where(weighted > 0, 7.0), mask=other & kept).tensor
+    both = module(x, quadrature_weights=weighted, mask=other).tensor
+    expected = module(x, quadrature_weights=weighted.where(weighted > 0, 7.0), mask=other & kept).tensor
     keep = other & kept if domain == "points" else (other & kept)[:, None].expand_as(both)
     assert relative(both[keep], expected[keep]) < 1e-12
 
@@ -57,8 +57,8 @@ def test_a_grid_has_the_weights_of_its_cloud(near):
     grid, points = points_of_a_grid(module)
     weights = torch.rand(70, dtype=torch.float64)
     weights[::4] = 0
-    on_grid = module(grid, weights=weights.view(1, 7, 10)).tensor[0].flatten(1).T
-    assert relative(on_grid, module(points, weights=weights).tensor) < 1e-12
+    on_grid = module(grid, quadrature_weights=weights.view(1, 7, 10)).tensor[0].flatten(1).T
+    assert relative(on_grid, module(points, quadrature_weights=weights).tensor) < 1e-12
 
 
 def test_nothing_to_attend_to_gives_zero():
@@ -67,7 +67,10 @@ def test_nothing_to_attend_to_gives_zero():
     weights = torch.zeros(70, dtype=torch.float64)
     weights[44] = 1
     reached = (points.coords - points.coords[44]).norm(dim=1) <= 1
-    for out in (module(points, weights=weights).tensor, module(grid, weights=weights.view(1, 7, 10)).tensor[0].flatten(1).T):
+    for out in (
+        module(points, quadrature_weights=weights).tensor,
+        module(grid, quadrature_weights=weights.view(1, 7, 10)).tensor[0].flatten(1).T,
+    ):
         assert out[~reached].abs().max() == 0
         assert out[reached].abs().amax(dim=1).min() > 0
 
@@ -75,16 +78,16 @@ def test_nothing_to_attend_to_gives_zero():
 def test_pooling_is_a_weighted_mean():
     pool = InvariantPooling(mixed_type("D4")).double()
     x, weights = cloud(pool.in_type), torch.tensor([1.0] * 5 + [0.0] * 18).double()
-    assert relative(pool(x, weights=weights).tensor, pool(pool.in_type(x.tensor[:5], x.coords[:5])).tensor) < 1e-12
-    assert relative(pool(x, weights=weights).tensor, pool(x).tensor) > 1e-2
+    assert relative(pool(x, quadrature_weights=weights).tensor, pool(pool.in_type(x.tensor[:5], x.coords[:5])).tensor) < 1e-12
+    assert relative(pool(x, quadrature_weights=weights).tensor, pool(x).tensor) > 1e-2
 
 
 def test_padding_has_no_weight_whatever_it_is():
     """On tokens, where nothing has set the weights of padding to zero."""
     module = attention_on("C4")
     x, mask = torch.randn(1, module.in_type.size, 5, 5).double(), torch.arange(25)[None] % 3 > 0
-    tokens = replace(grid_tokens(x, module.in_layout, mask), weights=torch.ones(1, 25).double())
-    found, expected = (module.forward_tokens(t).features for t in (tokens, replace(tokens, weights=None, shared={})))
+    tokens = replace(grid_tokens(x, module.in_layout, mask), quadrature_weights=torch.ones(1, 25).double())
+    found, expected = (module.forward_tokens(t).features for t in (tokens, replace(tokens, quadrature_weights=None, shared={})))
     assert all(relative(a[:, mask], b[:, mask]) < 1e-12 for a, b in zip(found, expected))
 
 
@@ -100,4 +103,4 @@ def test_padding_has_no_weight_whatever_it_is():
 def test_wrong_weights_are_refused(weights, message):
     module = attention_on("C3")
     with pytest.raises(ValueError, match=message):
-        module(cloud(module.in_type), weights=weights)
+        module(cloud(module.in_type), quadrature_weights=weights)

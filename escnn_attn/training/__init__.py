@@ -1,13 +1,14 @@
 """Training with PyTorch Lightning and Hydra; needs the extra `train`."""
 
 import escnn_attn  # noqa: F401  (the guards of compat, before anything imports escnn)
+from escnn_attn.data.base import DataModule
+from escnn_attn.data.digits import Digits, DigitsDataModule, RotatedMNIST
+from escnn_attn.data.nbody import AugmentedNBody, NBody
+from escnn_attn.data.particles import Recipe
 from escnn_attn.training.augment import RandomDeformation
-from escnn_attn.training.base import DataModule, Learner, load_learner
+from escnn_attn.training.base import Learner, load_learner
 from escnn_attn.training.callbacks import AveragedWeights, BestCheckpoint, SeedSteps
 from escnn_attn.training.classifier import ImageClassifier
-from escnn_attn.training.data import Digits, DigitsDataModule, RotatedMNIST
-from escnn_attn.training.nbody import AugmentedNBody, NBody
-from escnn_attn.training.particles import Recipe
 from escnn_attn.training.regression import AbsoluteCloudRegression, CloudRegression
 
 __all__ = [

@@ -9,10 +9,10 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from escnn_attn.analysis.comparison import pack
 from escnn_attn.pretrained import card, load_pretrained, resolve
 from escnn_attn.training.augment import RandomDeformation
 from escnn_attn.training.base import Learner
-from escnn_attn.training.comparison import pack
 
 
 class ImageClassifier(Learner):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from escnn_attn.data._files import write_aside
 from escnn_attn.training.base import load_learner
-from escnn_attn.training.cache import write_aside
 
 
 def publish(run: Path, folder: Path, checkpoint: str = "last") -> None:

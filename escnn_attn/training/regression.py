@@ -9,9 +9,9 @@ from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric
 
+from escnn_attn.data.nbody import PointBatch, point_batch, points
+from escnn_attn.data.particles import Clouds
 from escnn_attn.training.base import Learner
-from escnn_attn.training.nbody import PointBatch, point_batch, points
-from escnn_attn.training.particles import Clouds
 
 
 class CloudRegression(Learner):

@@ -15,11 +15,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
 
-from escnn_attn.memory import keep_freed_memory
-from escnn_attn.training.base import DataModule, Learner, load_learner
-from escnn_attn.training.cache import write_aside
+from escnn_attn.analysis.report import describe, draw
+from escnn_attn.data._files import write_aside
+from escnn_attn.data.base import DataModule
+from escnn_attn.training.base import Learner, load_learner
 from escnn_attn.training.classifier import ImageClassifier
-from escnn_attn.training.report import describe, draw
+from escnn_attn.training.memory import keep_freed_memory
 
 # news of the libraries themselves, which nobody who trains can act on
 warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
@@ -164,7 +165,7 @@ def save_results(path: Path, results: dict[str, Any]) -> None:
 
 @hydra.main(version_base="1.3", config_path="pkg://escnn_attn.conf", config_name="train")
 def train_command(config: DictConfig) -> float:
-    """Trains what the command line configures; returns the metric on validation, for sweepers that optimise it."""
+    """Trains what the command line configures; returns the metric on validation, for sweepers that optimize it."""
     return train(config)["validation"]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from escnn_attn import SteerableTransformer
-from escnn_attn.training.attention_maps import attention_map
+from escnn_attn.analysis.attention_maps import attention_map
 from tests.helpers import relative
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from escnn_attn.training import Digits, RandomDeformation, RotatedMNIST, mnist
-from escnn_attn.training.data import rotate_images, to_input
+from escnn_attn.data import mnist
+from escnn_attn.data.digits import rotate_images, to_input
+from escnn_attn.training import Digits, RandomDeformation, RotatedMNIST
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_rotation_is_counter_clockwise():
 
 
 def test_quarter_turns_of_images_are_quarter_turns_of_the_input():
-    """The centre that images are rotated about is that of the input, by a turn of the array and as they are rotated."""
+    """The center that images are rotated about is that of the input, by a turn of the array and as they are rotated."""
     images = np.random.default_rng(0).integers(0, 256, (2, 28, 28), dtype=np.uint8)
     x = to_input(images)
     assert x.shape == (2, 1, 29, 29)

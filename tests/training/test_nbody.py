@@ -13,8 +13,8 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 
+from escnn_attn.data.nbody import point_batch, points
 from escnn_attn.training import AbsoluteCloudRegression, AugmentedNBody, CloudRegression, NBody, Recipe, load_learner
-from escnn_attn.training.nbody import point_batch, points
 from escnn_attn.training.run import evaluate
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from escnn_attn.training import Recipe, particles
-from escnn_attn.training.particles import Clouds, energy, energy_drift, random_turns, simulate
+from escnn_attn.data import particles
+from escnn_attn.data.particles import Clouds, energy, energy_drift, random_turns, simulate
+from escnn_attn.training import Recipe
 
 FEW = {"train": 7, "validation": 3, "test": 5}
 PHYSICS = {"time": Recipe.time, "steps": Recipe.steps, "softening": Recipe.softening}

@@ -7,6 +7,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from escnn_attn.data.nbody import point_batch, points
+from escnn_attn.data.particles import simulate
 from escnn_attn.training import (
     AbsoluteCloudRegression,
     AugmentedNBody,
@@ -19,8 +21,6 @@ from escnn_attn.training import (
     SeedSteps,
     load_learner,
 )
-from escnn_attn.training.nbody import point_batch, points
-from escnn_attn.training.particles import simulate
 from escnn_attn.training.regression import predicted_ends
 from tests.helpers import relative
 
@@ -39,12 +39,12 @@ MODEL = {
     "block": {
         "_target_": "escnn_attn.steerable_block",
         "_partial_": True,
-        "heads": 2,
+        "num_heads": 2,
         "dropout": 0.1,
         "position": {
             "_target_": "escnn_attn.RotaryEmbedding",
             "_partial_": True,
-            "fraction": 1.0,
+            "rotary_fraction": 1.0,
             "wavelengths": [2.0, 20.0],
             "tolerance": 1e-6,
         },

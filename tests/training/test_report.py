@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from escnn_attn.training.comparison import as_markdown, compare, pack
-from escnn_attn.training.data import ANGLES
-from escnn_attn.training.report import describe
+from escnn_attn.analysis.comparison import as_markdown, compare, pack
+from escnn_attn.analysis.report import describe
+from escnn_attn.data.digits import ANGLES
 
 
 def result(name: str, seed: int, accuracy: float, samples: int = 10_000) -> dict:

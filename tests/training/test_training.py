@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 
 from escnn_attn import SteerableTransformer
+from escnn_attn.data.digits import measure_by_angle, to_input
 from escnn_attn.training import AveragedWeights, Digits, ImageClassifier, SeedSteps, load_learner
-from escnn_attn.training.data import measure_by_angle, to_input
 from escnn_attn.training.publish import publish
 from escnn_attn.training.run import evaluate
 from tests.helpers import relative
@@ -23,7 +23,7 @@ MODEL = {
     "channels": 2,
     "max_frequency": 1,
     "depth": 1,
-    "block": {"_target_": "escnn_attn.steerable_block", "_partial_": True, "heads": 1, "dropout": 0.1},
+    "block": {"_target_": "escnn_attn.steerable_block", "_partial_": True, "num_heads": 1, "dropout": 0.1},
 }
 
 

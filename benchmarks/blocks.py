@@ -1,0 +1,177 @@
+"""Transformer blocks side by side: ours, torch's, one built of escnn's own modules, and one of pairwise kernels."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import escnn.nn
+import torch
+import torch.nn.functional as F
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor, nn
+
+from benchmarks.pairwise import pairwise_attention
+from escnn_attn.fields.types import fourier_type, planar_gspace
+from escnn_attn.models.blocks import SteerableStack, SteerableTransformerBlock
+from escnn_attn.models.factories import steerable_block
+from escnn_attn.nn.attention.steerable import SteerableSelfAttention
+from escnn_attn.nn.feedforward import BilinearFeedForward
+from escnn_attn.nn.modules import TokenModule
+from escnn_attn.nn.position.rotary import NoPosition
+from escnn_attn.tokens.tokens import Tokens, grid_tokens
+
+Run = Callable[[], Tensor]
+System = tuple[nn.Module, Run]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured: blocks of one width, heads, expansion and number of tokens.
+
+    Attributes:
+        group: of the steerable blocks, continuous.
+        max_frequency: band limit L.
+        width: channels of a token, a multiple of the size of a field.
+        num_heads: number of heads.
+        expansion: width of the hidden layer of the feed-forward, relative to `width`.
+        side: tokens are side × side.
+        batch: samples.
+        dtype: name of the floating-point type.
+    """
+
+    group: str = "SO2"
+    max_frequency: int = 3
+    width: int = 448
+    num_heads: int = 8
+    expansion: int = 4
+    side: int = 14
+    batch: int = 4
+    dtype: str = "float32"
+
+    @property
+    def field_type(self) -> FieldType:
+        gspace = planar_gspace(self.group)
+        size = fourier_type(gspace, 1, self.max_frequency).size
+        if self.width % size:
+            raise ValueError(f"expected a width that is a multiple of {size}, the size of a field, got {self.width}")
+        return fourier_type(gspace, self.width // size, self.max_frequency)
+
+    def image(self) -> Tensor:
+        return torch.randn(self.batch, self.width, self.side, self.side, dtype=getattr(torch, self.dtype), requires_grad=True)
+
+    def tokens(self) -> Tensor:
+        """What a plain transformer takes, (b, t, width)."""
+        return self.image().detach().flatten(2).mT.contiguous().requires_grad_()
+
+
+class PairwiseAttention(SteerableSelfAttention):
+    """Self-attention with a steerable kernel for each pair of tokens."""
+
+    def forward_tokens(self, tokens: Tokens) -> Tokens:
+        return pairwise_attention(self, tokens)
+
+
+class EscnnBlock(nn.Module):
+    """A pre-norm block as a user of escnn would write it: 1×1 convolutions, pointwise ELU on 16 samples, torch's attention."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__()
+        t = setting.field_type
+        hidden = FieldType(t.gspace, list(t.representations) * setting.expansion)
+        irreps = list(dict.fromkeys(t.representations[0].irreps))
+        self.num_heads, self.fields, self.t = setting.num_heads, len(t), t
+        self.norms = nn.ModuleList(escnn.nn.IIDBatchNorm2d(t) for _ in range(2))
+        self.project_in = escnn.nn.R2Conv(t, FieldType(t.gspace, list(t.representations) * 3), 1)
+        self.project_out = escnn.nn.R2Conv(t, t, 1)
+        self.widen, self.narrow = escnn.nn.R2Conv(t, hidden, 1), escnn.nn.R2Conv(hidden, t, 1)
+        self.pointwise = escnn.nn.FourierELU(t.gspace, len(hidden), irreps, type="regular", N=16)
+
+    def forward(self, x: GeometricTensor) -> GeometricTensor:
+        qkv = self.project_in(self.norms[0](x)).tensor
+        q, k, v = qkv.unflatten(1, (3, self.num_heads, -1)).flatten(4).mT.unbind(1)
+        mixed = F.scaled_dot_product_attention(q, k, v).mT.flatten(1, 2).unflatten(2, x.shape[2:])
+        x = x + self.project_out(GeometricTensor(mixed.contiguous(), self.t))
+        return x + self.narrow(self.pointwise(self.widen(self.norms[1](x))))
+
+
+def steerable(
+    setting: Setting, part: str = "block", compiled: bool = False, group: str | None = None, **options: object
+) -> System:
+    """Our block (or its `"attention"` alone) on tokens, and its forward pass; options are those of `steerable_block`."""
+    setting = setting if group is None else replace(setting, group=group)
+    feedforward = partial(BilinearFeedForward, expansion=setting.expansion)
+    block = steerable_block(setting.field_type, num_heads=setting.num_heads, **{"feedforward": feedforward, **options})  # pyright: ignore
+    return _on_tokens(SteerableStack([block if part == "block" else block.attention]), setting, compiled)  # pyright: ignore
+
+
+def pairwise(setting: Setting) -> System:
+    """Our block with attention by pairwise kernels."""
+    t = setting.field_type
+    attention = PairwiseAttention(t, num_heads=setting.num_heads)
+    return _on_tokens(SteerableTransformerBlock(attention, BilinearFeedForward(t, setting.expansion)), setting)
+
+
+def _on_tokens(module: TokenModule, setting: Setting, compiled: bool = False) -> System:
+    module = module.to(getattr(torch, setting.dtype))
+    if compiled:
+        module.compile(fullgraph=True)
+    tokens = grid_tokens(setting.image(), module.in_layout)
+    leaves = tuple(f.detach().requires_grad_() for f in tokens.features)
+
+    def run() -> Tensor:
+        out = module.forward_tokens(tokens.with_features(leaves))
+        return torch.stack([f.sum() for f in out.features])
+
+    return module, run
+
+
+def plain(setting: Setting, compiled: bool = False) -> System:
+    """torch's pre-norm encoder layer."""
+    width, dtype = setting.width, getattr(torch, setting.dtype)
+    layer = nn.TransformerEncoderLayer(
+        width, setting.num_heads, setting.expansion * width, 0.0, "gelu", batch_first=True, norm_first=True, dtype=dtype
+    )
+    if compiled:
+        layer.compile()
+    x = setting.tokens()
+    return layer, lambda: layer(x)
+
+
+def plain_attention(setting: Setting) -> System:
+    """torch's multi-head attention."""
+    layer = nn.MultiheadAttention(setting.width, setting.num_heads, batch_first=True, dtype=getattr(torch, setting.dtype))
+    x = setting.tokens()
+    return layer, lambda: layer(x, x, x, need_weights=False)[0]
+
+
+def of_escnn(setting: Setting) -> System:
+    """The block of escnn's modules, without positions."""
+    block, x = EscnnBlock(setting).to(getattr(torch, setting.dtype)), setting.image()
+    return block, lambda: block(GeometricTensor(x, block.t)).tensor
+
+
+blind = partial(steerable, position=NoPosition)
+attention = partial(steerable, part="attention")
+#: what is divided by what
+PAIRS: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], System]]] = {
+    "block / torch's encoder layer": (steerable, plain),
+    "attention / torch's attention": (attention, plain_attention),
+    "block without position / block of escnn's modules": (blind, of_escnn),
+    "block of escnn's modules / torch's encoder layer": (of_escnn, plain),
+    "block of O(2) / of SO(2)": (partial(steerable, group="O2"), partial(steerable, group="SO2")),
+}
+#: the same, the first one compiled
+COMPILED: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], System]]] = {
+    "compiled block / torch's encoder layer": (partial(steerable, compiled=True), plain),
+    "compiled torch's encoder layer / eager": (partial(plain, compiled=True), plain),
+    "compiled attention / torch's attention": (partial(attention, compiled=True), plain_attention),
+    "compiled block without position / block of escnn's modules": (partial(blind, compiled=True), of_escnn),
+}
+#: systems whose memory and set-up are measured
+SYSTEMS: dict[str, Callable[[Setting], System]] = {
+    "block": steerable,
+    "torch's encoder layer": plain,
+    "block without position": blind,
+    "block of escnn's modules": of_escnn,
+    "block of pairwise kernels": pairwise,
+}

@@ -1,0 +1,36 @@
+"""What local and group attention cost."""
+
+import torch
+
+from benchmarks.measure import measure
+from escnn_attn.fields.types import fourier_type, planar_gspace
+from escnn_attn.nn.attention.group import GroupSelfAttention
+from escnn_attn.nn.attention.steerable import SteerableSelfAttention
+from escnn_attn.nn.neighborhood.neighborhoods import Disc, KNearest
+
+
+def local_attention(domain: str, size: int) -> dict[str, float]:
+    """`measure` of local attention of width 56 (8 fields of SO(2), band limit 3, 4 heads), float32, one thread, batch 1.
+
+    Args:
+        domain: `"grid"`, size × size pixels and discs of radius 3, or `"points"`, a uniform cloud and 16 nearest points.
+        size: side of the grid, or number of points.
+    """
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    t = fourier_type(planar_gspace("SO2"), 8, 3)
+    attention = SteerableSelfAttention(t, num_heads=4, neighborhood=Disc(3.0) if domain == "grid" else KNearest(16))
+    if domain == "grid":
+        x, small = (t(torch.randn(1, t.size, side, side)) for side in (size, 8))
+    else:
+        x, small = (t(torch.randn(n, t.size), torch.rand(n, 2) * n**0.5) for n in (size, 64))
+    return measure(attention, x, small)
+
+
+def group_attention(group: str, side: int, radius: float, checkpointing: bool) -> dict[str, float]:
+    """`measure` of group self-attention of 8 fields, 2 heads, on side × side pixels, float32, one thread, batch 1."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    t = fourier_type(planar_gspace(group), 8)
+    attention = GroupSelfAttention(t, num_heads=2, neighborhood=Disc(radius), checkpointing=checkpointing)
+    return measure(attention, *(t(torch.randn(1, t.size, n, n)) for n in (side, 8)))

@@ -1,0 +1,105 @@
+"""Ratios of two systems, timed in turn, and the memory and set-up of one, in a process of its own."""
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.blocks import SYSTEMS, Run, Setting, System
+from benchmarks.measure import peak_bytes
+from escnn_attn.training.memory import keep_freed_memory
+
+
+def compare(
+    ours: Callable[[Setting], System], theirs: Callable[[Setting], System], setting: Setting, rounds: int = 9
+) -> dict[str, float]:
+    """Medians of ratios of two systems, timed in turn, with half the distance of their quartiles; of parameters and FLOPs.
+
+    Args:
+        ours: makes the system whose time is divided.
+        theirs: makes the one it is divided by.
+        setting: what is measured.
+        rounds: times each is run, after two to warm up.
+    """
+    keep_freed_memory()
+    torch._dynamo.reset()  # what other systems were compiled to
+    torch.manual_seed(0)
+    (first, run), (second, other) = ours(setting), theirs(setting)
+    row: dict[str, float] = {"parameters": _count(first) / _count(second)}
+    for what, step, mode in (
+        ("forward and backward", _train, True),
+        ("forward", _forward, True),
+        ("forward in eval", _forward, False),
+    ):
+        for module in (first, second):
+            module.train(mode)
+        ratios = []
+        for index in range(rounds + 2):
+            seconds, of_second = _seconds(partial(step, run)), _seconds(partial(step, other))
+            if index > 1:
+                ratios.append(seconds / of_second)
+        low, row[what], high = statistics.quantiles(ratios, n=4)
+        row[f"{what}, spread"] = (high - low) / 2
+    return row
+
+
+def flops(make: Callable[[Setting], System], setting: Setting) -> int:
+    """Multiplications and additions of a forward and a backward pass in train mode (the counter sees no fused attention)."""
+    _, run = make(setting)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        run().sum().backward()
+    return counter.get_total_flops()
+
+
+def cost(system: str, options: dict) -> dict[str, float]:
+    """Seconds and peak bytes, above those before, of a forward and a backward pass, and seconds of construction.
+
+    The peak is that of a process: measure one system in each (see `in_fresh_process`).
+
+    Args:
+        system: one of `SYSTEMS`.
+        options: of `Setting`, with `threads`.
+    """
+    torch.set_num_threads(options.pop("threads", 2))
+    setting = Setting(**options)
+    _, warm = SYSTEMS[system](Setting(**{**options, "side": 4, "batch": 1}))
+    _train(warm)
+    start = time.perf_counter()
+    _, run = SYSTEMS[system](setting)
+    setup, before = time.perf_counter() - start, peak_bytes()
+    seconds: list[float] = []
+    while len(seconds) < 2 or (len(seconds) < 6 and sum(seconds) < 5):
+        seconds.append(_seconds(partial(_train, run)))
+    return {"seconds": statistics.median(seconds[1:]), "bytes": peak_bytes() - before, "setup": setup}
+
+
+def construction(depth: int, width: int) -> float:
+    """Seconds to build so many blocks of SO(2), band limit 3, with nothing computed before; `cost` says how to measure."""
+    start = time.perf_counter()
+    for _ in range(depth):
+        SYSTEMS["block"](Setting(width=width, side=1, batch=1))
+    return time.perf_counter() - start
+
+
+def _train(run: Run) -> None:
+    run().sum().backward()
+
+
+def _forward(run: Run) -> None:
+    with torch.no_grad():
+        run()
+
+
+def _seconds(step: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

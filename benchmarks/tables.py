@@ -1,0 +1,74 @@
+"""The tables that `benchmarks/blocks_table.py` prints."""
+
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.blocks import PAIRS, SYSTEMS, Setting
+from benchmarks.measure import in_fresh_process
+from benchmarks.ratios import compare, flops
+from escnn_attn.analysis.plots import plot_growth
+
+Growth = dict[str, dict[int, dict[str, float]]]
+
+TIMES = ("forward and backward", "forward", "forward in eval")
+#: sides of the grids of tokens
+SIDES = {
+    "block": (32, 45, 64, 90, 128),
+    "torch's encoder layer": (32, 45, 64, 90, 128),
+    "block of pairwise kernels": (16, 23, 32, 45, 64),
+}
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
+
+
+def ratios(settings: list[Setting], pairs: dict, rounds: int) -> list[dict[str, Any]]:
+    """`compare` for pairs of systems in each setting, printed line by line."""
+    rows = []
+    for name, (ours, theirs) in pairs.items():
+        for setting in settings:
+            row = compare(ours, theirs, setting, rounds)
+            line = ", ".join(f"{what} {row[what]:.2f} ± {row[f'{what}, spread']:.2f}" for what in TIMES)
+            if pairs is PAIRS:
+                row["flops"] = flops(ours, setting) / flops(theirs, setting)
+                line += f"; FLOPs {row['flops']:.2f}"
+            where = f"{setting.side**2} tokens, batch {setting.batch}, width {setting.width}"
+            print(f"{name}, {where}: {line}, parameters {row['parameters']:.2f}", flush=True)
+            rows.append({"systems": name, **asdict(setting), **row})
+    return rows
+
+
+def costs(setting: Setting, threads: int) -> dict[str, Any]:
+    """Memory and construction of each system, printed line by line."""
+    found: dict[str, Any] = {}
+    for name in SYSTEMS:
+        found[name] = in_fresh_process("benchmarks.ratios:cost", name, {**asdict(setting), "threads": threads})
+        print(f"{name}: {found[name]['bytes'] / 2**20:.0f} MB, built in {found[name]['setup']:.3f} s", flush=True)
+    found["12 blocks"] = in_fresh_process("benchmarks.ratios:construction", 12, setting.width)
+    print(f"12 blocks of width {setting.width} built in {found['12 blocks']:.2f} s", flush=True)
+    return found
+
+
+def growth(picture: Path, threads: int) -> Growth:
+    """Seconds and bytes of a forward and a backward pass at batch 1 and width 56, printed with exponents, and drawn."""
+    found: Growth = {}
+    for system, sides in SIDES.items():
+        found[system] = {}
+        for side in sides:
+            setting = Setting(width=56, num_heads=1, side=side, batch=1)
+            row = in_fresh_process("benchmarks.ratios:cost", system, {**asdict(setting), "threads": threads})
+            found[system][side**2] = row
+            print(f"{system}, {side**2} tokens: {row['seconds']:.3f} s, {row['bytes'] / 2**20:.0f} MB", flush=True)
+        for what in ("seconds", "bytes"):
+            tokens, values = list(found[system]), [row[what] for row in found[system].values()]
+            print(f"{system}: {what} grow with tokens to the power of {np.polyfit(np.log(tokens), np.log(values), 1)[0]:.2f}")
+    plot_growth(found, picture)
+    return found

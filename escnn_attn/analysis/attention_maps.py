@@ -1,0 +1,61 @@
+"""Attention and steerable fields inside a network, for pictures."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from escnn_attn.models.blocks import SteerableTransformerBlock
+from escnn_attn.models.stems import stride_of
+from escnn_attn.models.transformer import SteerableTransformer
+from escnn_attn.nn.attention.steerable import SteerableSelfAttention
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """What one block does with images.
+
+    Attributes:
+        positions: (t, 2) of the tokens, in pixels from the center, x to the right and y up.
+        weights: (b, h, t) attention to each token, of those nearest to the center (four, where none is on it).
+        fields: (b, t, m, 2) the vector fields that the block gives.
+    """
+
+    positions: Tensor
+    weights: Tensor
+    fields: Tensor
+
+
+@torch.no_grad()
+def attention_map(network: SteerableTransformer, images: Tensor, block: int = -1) -> AttentionMap:
+    """The attention of a block and the vectors it gives, for images (b, c, h, w).
+
+    Args:
+        network: on SO(2), where vectors are the irrep of frequency 1.
+        images: as the network takes them.
+        block: index of the block.
+
+    Raises:
+        ValueError: if the network has no such block, or no vectors.
+    """
+    blocks = [layer for layer in network.blocks.layers if isinstance(layer, SteerableTransformerBlock)]
+    if not -len(blocks) <= block < len(blocks):
+        raise ValueError(f"expected one of {len(blocks)} blocks, got {block}")
+    if (1,) not in network.blocks.in_layout.multiplicities:
+        raise ValueError(f"expected a network on SO(2) with vector fields, got one on {network.in_type.gspace}")
+    tokens, _ = network._image_tokens(network._typed(images))
+    for before in blocks[: block % len(blocks)]:
+        tokens = before.forward_tokens(tokens)
+    chosen = blocks[block]
+    attention = chosen.attention
+    assert isinstance(attention, SteerableSelfAttention)
+    normed = chosen.attention_norm.forward_tokens(tokens)
+    functions = attention._functions(attention.project_in(normed.features), 3)
+    weights = attention._weights(normed, normed, functions, None)
+    distance = tokens.positions[0].norm(dim=-1)
+    central = distance < distance.min() + 1e-3
+    index = list(network.blocks.in_layout.multiplicities).index((1,))
+    vectors = chosen.forward_tokens(tokens).features[index]
+    return AttentionMap(
+        stride_of(network.stem) * tokens.positions[0], weights[:, :, central].mean(dim=2), vectors.permute(1, 2, 3, 0)
+    )

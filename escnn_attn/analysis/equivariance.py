@@ -1,0 +1,98 @@
+"""Measured equivariance: of attention at arbitrary positions, and of whole networks on images that rotate without pixels."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import escnn.nn
+import numpy as np
+import torch
+from escnn.nn import EquivariantModule, FieldType, GeometricTensor
+from torch import Tensor, nn
+
+from escnn_attn import InvariantPooling, RotaryEmbedding, SteerableSelfAttention, convolution_stem, fourier_type, planar_gspace
+from escnn_attn.testing import random_elements, relative_error, transform
+from escnn_attn.tokens.domains import disc_window, grid_positions
+
+
+def smooth_image(degrees: float, size: int = 29, bumps: int = 12, seed: int = 0) -> Tensor:
+    """A sum of Gaussians (1, 1, size, size), rotated about its center exactly: its formula is rotated, not its pixels.
+
+    Args:
+        degrees: counter-clockwise.
+        size: side in pixels.
+        bumps: number of Gaussians, 2 pixels wide, within a third of the side from the center.
+        seed: of their places and heights.
+    """
+    rng = np.random.default_rng(seed)
+    radius, angle = size / 3 * np.sqrt(rng.uniform(size=bumps)), rng.uniform(0, 2 * np.pi, bumps) + np.deg2rad(degrees)
+    centers = torch.tensor(np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1))
+    heights = torch.tensor(rng.uniform(-1, 1, bumps))
+    distances = (grid_positions(size, size)[0, :, None] - centers).square().sum(-1)
+    return (torch.exp(-distances / 8) @ heights).view(1, 1, size, size).float()
+
+
+@torch.no_grad()
+def error_by_angle(network: Callable[[Tensor], Tensor], angles: list[float]) -> list[float]:
+    """Relative change of the invariants of a network, in eval mode, when `smooth_image` rotates, averaged over 8 images."""
+    errors = np.zeros(len(angles))
+    for seed in range(8):
+        reference = network(smooth_image(0.0, seed=seed))
+        outputs = [network(smooth_image(angle, seed=seed)) for angle in angles]
+        errors += [relative_error(out, reference) / 8 for out in outputs]
+    return errors.tolist()
+
+
+class ConvolutionalNetwork(nn.Module):
+    """What a user of escnn writes without attention: the stem, then convolutions with Fourier ELUs, and invariant pooling.
+
+    Args:
+        group: `"SO2"` or `"O2"`.
+        channels: functions on the group.
+        max_frequency: their band limit.
+        depth: number of 3×3 convolutions after the stem.
+    """
+
+    def __init__(self, group: str, channels: int, max_frequency: int, depth: int) -> None:
+        super().__init__()
+        gspace = planar_gspace(group)
+        self.in_type = FieldType(gspace, [gspace.trivial_repr])
+        t = fourier_type(gspace, channels, max_frequency)
+        irreps = gspace.fibergroup.bl_irreps(max_frequency)  # pyright: ignore[reportAttributeAccessIssue]
+        layers: list[EquivariantModule] = [convolution_stem(self.in_type, t)]
+        for _ in range(depth):
+            layers.append(escnn.nn.FourierELU(gspace, channels, irreps, type="regular", N=16))
+            layers.append(escnn.nn.R2Conv(t, t, 3, padding=1))
+        self.layers = escnn.nn.SequentialModule(*layers)
+        self.pool = InvariantPooling(t)
+
+    def forward(self, images: Tensor) -> Tensor:
+        window = disc_window(*images.shape[2:]).to(images)
+        return self.pool(self.layers(GeometricTensor(images * window, self.in_type))).tensor
+
+
+@torch.no_grad()
+def attention_errors(tolerances: list[float], limits: list[int], distances: list[float]) -> Iterator[tuple]:
+    """Largest error of attention under random rotations (and reflections), float64, at 40 random positions.
+
+    Yields:
+        group name, tolerance asked, band limit, largest distance, largest relative error of 8 elements.
+    """
+    for name in ("SO2", "O2"):
+        for limit in limits:
+            t = fourier_type(planar_gspace(name), 8, limit)
+            for tolerance in tolerances:
+                torch.manual_seed(0)
+                module = SteerableSelfAttention(t, num_heads=2, position=partial(RotaryEmbedding, tolerance=tolerance)).double()
+                for distance in distances:
+                    yield name, tolerance, limit, distance, _largest_error(module, distance)
+
+
+def _largest_error(module: SteerableSelfAttention, distance: float) -> float:
+    rng = np.random.default_rng(0)
+    coords = rng.uniform(-1, 1, (40, 2))
+    coords *= distance / 2 / np.linalg.norm(coords, axis=1).max()
+    # three standard deviations: attention is sharp, as in a trained network
+    x = module.in_type(torch.tensor(3 * rng.standard_normal((40, module.in_type.size))), torch.tensor(coords))
+    y = module(x)
+    elements = random_elements(module.in_type.fibergroup, 8, rng)
+    return max(relative_error(module(transform(x, g)), transform(y, g)) for g in elements)

@@ -1,0 +1,108 @@
+"""Pictures of results."""
+
+import math
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from escnn_attn.data._files import write_aside
+
+CHARGES = {1.0: ("tab:red", "positive"), -1.0: ("tab:blue", "negative")}
+PREDICTIONS = [("o", "black"), ("X", "tab:orange"), ("D", "tab:green"), ("s", "tab:purple")]
+
+
+def plot_accuracy_by_angle(results: list[dict[str, Any]], path: Path) -> None:
+    """Accuracy against the angle that upright test images are rotated by, one curve for each result."""
+    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    for result in results:
+        angles, accuracies = list(result["angles"]), list(result["accuracy_by_angle"])
+        axes.plot([*angles, angles[0] + 360], [100 * a for a in [*accuracies, accuracies[0]]], marker=".", label=result["name"])
+    lowest = min(min(result["accuracy_by_angle"]) for result in results)
+    limits = (10 * math.floor(10 * lowest), 100)
+    axes.set(xlabel="rotation of the test images (degrees)", ylabel="accuracy (%)", xticks=range(0, 361, 45), ylim=limits)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False)
+    save(figure, path)
+
+
+def plot_sample_efficiency(rows: list[dict[str, Any]], path: Path) -> None:
+    """Test accuracy against the number of training images, a curve for each model with several of the rows of `compare`."""
+    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    for name in dict.fromkeys(row["name"] for row in rows):
+        points = sorted((row["samples"], 100 * row["test"]) for row in rows if row["name"] == name)
+        if len(points) == 1:
+            continue
+        axes.semilogx(*zip(*points, strict=True), marker=".", label=name)
+    axes.set(xlabel="training images", ylabel="test accuracy (%)")
+    axes.grid(alpha=0.3, which="both")
+    figure.legend(loc="outside right upper", frameon=False)
+    save(figure, path)
+
+
+def draw_attention(axes: Axes, image: np.ndarray, positions: np.ndarray, weights: np.ndarray, vectors: np.ndarray) -> None:
+    """An image (h, w), on it the tokens (t, 2), as large as the attention (t,) they get, and a vector field (t, 2) as arrows."""
+    height, width = image.shape
+    extent = (-width / 2, width / 2, -height / 2, height / 2)
+    axes.imshow(image, cmap="Greys", extent=extent, alpha=0.5)
+    axes.scatter(*positions.T, s=400 * weights / weights.max(), color="tab:orange", alpha=0.7, linewidths=0)
+    axes.quiver(*positions.T, *vectors.T, color="tab:blue", angles="xy", width=0.008)
+    axes.set(xticks=[], yticks=[])
+
+
+def plot_trajectories(paths: np.ndarray, charges: np.ndarray, predictions: dict[str, np.ndarray], path: Path) -> None:
+    """Trajectories of charged particles, a panel for each cloud, and where each model says that they end.
+
+    Args:
+        paths: (steps + 1, clouds, particles, 2).
+        charges: (clouds, particles), 1 or −1.
+        predictions: positions (clouds, particles, 2) by the name of the model.
+        path: of the picture.
+    """
+    figure, panels = plt.subplots(1, len(charges), figsize=(3.2 * len(charges), 3.7), layout="constrained", squeeze=False)
+    for cloud, axes in enumerate(panels[0]):
+        for particle, charge in enumerate(charges[cloud]):
+            x, y = paths[:, cloud, particle].T
+            axes.plot(x, y, color=CHARGES[charge][0], linewidth=1.5)
+            axes.plot(x[0], y[0], marker=".", markersize=9, color=CHARGES[charge][0])
+        for (marker, color), ends in zip(cycle(PREDICTIONS), predictions.values(), strict=False):
+            axes.scatter(*ends[cloud].T, marker=marker, s=42, facecolors="none", edgecolors=color, linewidths=1.3, zorder=3)
+            axes.plot(*np.stack([paths[-1, cloud], ends[cloud]], axis=1).T, color=color, linewidth=1, linestyle=":")
+        axes.margins(0.08)
+        axes.set(aspect="equal", adjustable="datalim", xticks=[], yticks=[])
+    lines = [
+        Line2D([], [], color=color, marker=".", label=f"{name} charge, true path from its start")
+        for color, name in CHARGES.values()
+    ]
+    marks = [
+        Line2D([], [], linestyle=":", color=color, marker=marker, markerfacecolor="none", label=f"{name}: predicted end")
+        for (marker, color), name in zip(cycle(PREDICTIONS), predictions, strict=False)
+    ]
+    figure.legend(handles=[*lines, *marks], loc="outside lower center", ncols=2, frameon=False)
+    save(figure, path)
+
+
+def plot_growth(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
+    """Seconds and bytes against the number of tokens, one curve for each system."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.9), layout="constrained")
+    for axis, what, unit, label in zip(axes, ("seconds", "bytes"), (1, 2**20), ("seconds", "MB"), strict=True):
+        for system, rows in found.items():
+            axis.loglog(list(rows), [row[what] / unit for row in rows.values()], marker="o", label=system)
+        axis.set(xlabel="tokens", ylabel=f"{label}, forward and backward")
+        axis.grid(alpha=0.3, which="both")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(found))
+    save(figure, path)
+
+
+def save(figure: plt.Figure, path: Path) -> None:
+    """Saves a figure whole or not at all, and closes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(path, lambda aside: figure.savefig(aside, dpi=150))
+    plt.close(figure)

@@ -1,0 +1,85 @@
+"""What runs end with: a line or a table of their results, and pictures of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from escnn_attn.analysis.plots import plot_accuracy_by_angle
+
+#: how values of each metric read: what follows the name of the test set, the unit, and the number
+FORMATS: dict[str, tuple[str, str, Callable[[float], str]]] = {
+    "accuracy": ("%", " %", lambda value: f"{100 * value:.1f}"),
+    "error": ("error", "", lambda value: f"{value:.4g}"),
+}
+
+
+def _format(metric: str) -> tuple[str, str, Callable[[float], str]]:
+    """How values of a metric read; one of the user's own by its name."""
+    return FORMATS.get(metric, (metric, "", "{:.4g}".format))
+
+
+#: pictures of the results that hold the key
+PICTURES: dict[str, Callable[[list[dict[str, Any]], Path], None]] = {"accuracy_by_angle": plot_accuracy_by_angle}
+
+
+class ComparisonReport(Callback):
+    """A Hydra callback: prints the table of a multirun, and saves its pictures in the folder of the sweep."""
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        results = [json.loads(path.read_text()) for path in sorted(folder.glob("*/results.json"))]
+        report(results, folder)
+
+
+def report(results: list[dict[str, Any]], folder: Path) -> None:
+    """Prints results as a table, with the overrides that tell them apart, and draws what pictures there are of them.
+
+    Args:
+        results: as `escnn_attn.training.run.train` returns them.
+        folder: of the pictures.
+    """
+    if not results:
+        return
+    columns = list(dict.fromkeys((name, r["metric"]) for r in results for name in _values(r)))
+    headings = (f"{name} {_format(metric)[0]}" for name, metric in columns)
+    table = Table("model", "seed", "parameters", "minutes", *headings)
+    shared = set.intersection(*(set(r["overrides"]) for r in results))
+    for r in results:
+        shown = {(name, r["metric"]): _format(r["metric"])[2](value) for name, value in _values(r).items()}
+        row = (shown.get(column, "") for column in columns)
+        name = " ".join([r["name"], *(o for o in r["overrides"] if o not in shared)])
+        table.add_row(name, str(r["seed"]), f"{r['parameters']:,}", f"{r['minutes']:.1f}", *row)
+    Console(width=100).print(table)
+    draw(results, folder)
+
+
+def _values(result: dict[str, Any]) -> dict[str, float]:
+    """The metric of a result, on validation and on test sets if there was a test."""
+    return {"validation": result["validation"], **result.get("test", {})}
+
+
+def draw(results: list[dict[str, Any]], folder: Path) -> None:
+    """Saves the pictures for which some results have the values, and says where."""
+    for key, plot in PICTURES.items():
+        chosen = [r for r in results if key in r]
+        if chosen:
+            plot(chosen, folder / f"{key}.png")
+            print(f"{key.replace('_', ' ')}: {folder / f'{key}.png'}")
+
+
+def describe(results: dict[str, Any]) -> str:
+    """One line about a result.
+
+    Examples:
+        >>> describe({"name": "plain", "parameters": 61724, "metric": "accuracy", "test": {"upright": 0.97, "rotated": 0.393}})
+        'plain: 61,724 parameters, upright 97.0 %, rotated 39.3 %'
+    """
+    _, unit, form = _format(results["metric"])
+    values = ", ".join(f"{name} {form(value)}{unit}" for name, value in results.get("test", {}).items())
+    return f"{results['name']}: {results['parameters']:,} parameters, {values or 'not tested'}"

@@ -1,0 +1,178 @@
+r"""Band-limited functions on the fibre group: synthesis matrices and how many samples are enough.
+
+A function $f : G \to \mathbb{R}$ of band limit $L$ is held as the coefficients of escnn's
+`spectral_regular_representation(*irreps)`; its values on samples $g_1 \dots g_N$ are $\sqrt{N} A \hat f$ with the
+synthesis matrix $A$ of this module, whose columns are orthonormal.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from escnn.group import Group, GroupElement
+from scipy.special import jv
+from torch import Tensor, nn
+
+IrrepId = tuple[int, ...]
+
+MAX_SAMPLES = 512
+
+
+class ExactBuffer(nn.Module):
+    """A fixed array that stays exact under `.double()`: kept in float64, handed out in the module's dtype.
+
+    It is no part of the `state_dict`.
+
+    Args:
+        array: the values, of any shape.
+
+    Examples:
+        >>> third = ExactBuffer(np.array(1 / 3)).float().double()
+        >>> third.value.item() == 1 / 3
+        True
+    """
+
+    value: Tensor
+
+    def __init__(self, array: np.ndarray) -> None:
+        super().__init__()
+        self._exact = torch.tensor(np.asarray(array), dtype=torch.float64)
+        self.register_buffer("value", self._exact.to(torch.get_default_dtype()), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ExactBuffer":
+        super()._apply(fn, recurse)
+        self.value = self._exact.to(self.value)
+        return self
+
+
+def band_limit(group: Group) -> int | None:
+    """The highest frequency a function on the group can have; None for the continuous groups."""
+    return int(rotation_order(group)) // 2 if not group.continuous else None
+
+
+def rotation_order(group: Group) -> int:
+    """The number of rotations in a finite group C_N or D_N (for the group of one reflection: C_2, so 2)."""
+    return getattr(group, "rotation_order", group.order())
+
+
+def band_limited_irreps(group: Group, max_frequency: int) -> list[IrrepId]:
+    """Ids of all irreps of frequency at most `max_frequency`, in escnn's order."""
+    limit = band_limit(group)
+    return group.bl_irreps(  # pyright: ignore[reportAttributeAccessIssue] (every planar group has it)
+        max_frequency if limit is None else min(max_frequency, limit)
+    )
+
+
+def group_samples(group: Group, samples: int | None = None) -> list[GroupElement]:
+    """The elements of a finite group; for SO(2) and O(2) `samples` uniform rotations (and their reflections)."""
+    if not group.continuous:
+        return list(group.elements)
+    if samples is None:
+        raise ValueError(f"{group} is continuous: a number of samples is needed")
+    return group.grid(type="regular", N=samples)
+
+
+def synthesis_matrix(group: Group, irreps: Sequence[IrrepId], elements: Sequence[GroupElement]) -> np.ndarray:
+    r"""The matrix $A$ that evaluates band-limited functions on group elements, divided by $\sqrt{N}$.
+
+    Row $n$ holds $\sqrt{d_\psi}\,\psi(g_n)$, its first $d_\psi / c_\psi$ columns flattened column by column, for each
+    irrep $\psi$ in turn. On all elements of a finite group, or on more than $2L$ uniform rotations, $A^\top A = 1$.
+
+    Args:
+        group: the fibre group.
+        irreps: ids of the irreps, in the order of the coefficients.
+        elements: the N samples.
+
+    Returns:
+        array (N, coefficients), float64.
+
+    Examples:
+        >>> from escnn.group import so2_group
+        >>> A = synthesis_matrix(so2_group(), [(0,), (1,)], group_samples(so2_group(), 4))
+        >>> bool(np.allclose(A.T @ A, np.eye(3)))
+        True
+    """
+    columns = []
+    for psi in (group.irrep(*i) for i in irreps):
+        copies = psi.size // psi.sum_of_squares_constituents
+        values = np.stack([psi(g)[:, :copies].T.ravel() for g in elements])
+        columns.append(np.sqrt(psi.size) * values)
+    return np.concatenate(columns, axis=1) / np.sqrt(len(elements))
+
+
+def bessel_tail(argument: float, first: int) -> float:
+    r"""$\sum_{m \ge \text{first}} |J_m(z)|$, what $N = \text{first} + 2L$ rotations miss of a plane wave $e^{i z\cos}$."""
+    if first < 0:
+        return float("inf")
+    orders = np.arange(first, max(first, int(argument)) + 60)
+    return float(np.abs(jv(orders, argument)).sum())
+
+
+@lru_cache(maxsize=4096)
+def rotary_samples(max_frequency: int, argument: float, tolerance: float) -> int:
+    r"""The smallest multiple of 4 for which the sampled rotary logit is within `tolerance` of the integral.
+
+    Args:
+        max_frequency: band limit L of queries and keys.
+        argument: $|w|\cdot|x_i - x_j|$ at the largest distance, in radians.
+        tolerance: bound on the tail $\sum_{m \ge N - 2L} |J_m(|w||x_i-x_j|)|$.
+
+    Raises:
+        ValueError: if more than `MAX_SAMPLES` rotations would be needed.
+
+    Examples:
+        >>> rotary_samples(3, 6.0, 1e-3), rotary_samples(3, 6.0, 1e-6)
+        (20, 24)
+    """
+    # Bessel functions of orders below their argument do not fall off: fewer samples than it are never enough
+    fewest = max(2 * max_frequency, int(min(argument, MAX_SAMPLES)))
+    for samples in range(4 * (fewest // 4 + 1), MAX_SAMPLES + 1, 4):
+        if bessel_tail(argument, samples - 2 * max_frequency) < tolerance:
+            return samples
+    raise ValueError(
+        f"a wave of {argument:.0f} rad across the tokens needs more than {MAX_SAMPLES} rotations for tolerance "
+        f"{tolerance:g}: take a shortest wavelength at least {argument / (MAX_SAMPLES - 2 * max_frequency - 40):.1f} "
+        "times longer, or a larger tolerance"
+    )
+
+
+@lru_cache(maxsize=256)
+def nonlinearity_samples(function: Callable[[Tensor], Tensor], max_frequency: int, tolerance: float) -> int:
+    """The smallest multiple of 4 rotations at which a pointwise nonlinearity commutes with rotations to `tolerance`.
+
+    Measured on SO(2), for Gaussian coefficients and rotations between the samples; for O(2), whose cosets are sampled
+    alike, the same number holds.
+
+    Args:
+        function: the nonlinearity, as applied to the values on the samples.
+        max_frequency: band limit L before and after.
+        tolerance: relative error, root mean square.
+
+    Raises:
+        ValueError: if more than `MAX_SAMPLES` rotations would be needed.
+    """
+    for samples in range(4 * (2 * max_frequency // 4 + 1), MAX_SAMPLES + 1, 4):
+        if aliasing(function, max_frequency, samples) < tolerance:
+            return samples
+    raise ValueError(f"aliasing of {function} stays above {tolerance:g} up to {MAX_SAMPLES} rotations; take a larger tolerance")
+
+
+def aliasing(function: Callable[[Tensor], Tensor], max_frequency: int, samples: int) -> float:
+    """Relative error, root mean square, by which a pointwise nonlinearity on `samples` rotations fails to commute.
+
+    See `nonlinearity_samples`; the rotation is by half the spacing of the samples, where the error is largest.
+    """
+    draw = torch.Generator().manual_seed(0)
+    coefficients = torch.randn(512, 2 * max_frequency + 1, dtype=torch.float64, generator=draw)
+    frequencies = torch.arange(1, max_frequency + 1, dtype=torch.float64)
+
+    def apply(offset: float) -> Tensor:
+        angles = torch.arange(samples, dtype=torch.float64) * (2 * np.pi / samples) + offset
+        waves = torch.outer(angles, frequencies)
+        matrix = torch.cat([torch.full((samples, 1), 0.5**0.5), waves.cos(), waves.sin()], 1) * 2**0.5
+        matrix = matrix / (2 * max_frequency + 1) ** 0.5
+        return function(coefficients @ matrix.T) @ matrix / samples
+
+    reference = apply(0.0)
+    return ((apply(np.pi / samples) - reference).norm() / reference.norm()).item()

@@ -1,0 +1,230 @@
+"""Field types of this library: Fourier fields, planar gspaces by name, and isotypic coordinates of any field type."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from escnn.group import Group, Representation
+from escnn.gspaces import GSpace, GSpace2D, flipRot2dOnR2, rot2dOnR2, trivialOnR2
+from escnn.nn import FieldType
+from torch import Tensor, nn
+
+from escnn_attn.fields.functions import ExactBuffer, IrrepId, band_limit, band_limited_irreps
+
+Multiplicities = Mapping[IrrepId, int]
+Fields = FieldType | Mapping[str, int] | int
+
+
+def planar_gspace(name: str) -> GSpace2D:
+    """The gspace on the plane of a group given by name, so that configurations need only strings.
+
+    Args:
+        name: `"trivial"`, `"SO2"`, `"O2"`, `"C<N>"` or `"D<N>"` (N rotations, and N reflections).
+
+    Raises:
+        ValueError: for any other name.
+
+    Examples:
+        >>> from escnn_attn import planar_gspace
+        >>> planar_gspace("D4").fibergroup
+        D4
+    """
+    match = re.fullmatch(r"(trivial|SO2|O2|([CD])([1-9]\d*))", name)
+    if match is None:
+        raise ValueError(f'unknown group {name!r}: expected "trivial", "SO2", "O2", "C<N>" or "D<N>", such as "C8"')
+    _, family, order = match.groups()
+    if name == "trivial":
+        return trivialOnR2()
+    if family is None:
+        return rot2dOnR2(-1) if name == "SO2" else flipRot2dOnR2(-1)
+    return (rot2dOnR2 if family == "C" else flipRot2dOnR2)(int(order))
+
+
+def require_planar(field_type: FieldType) -> GSpace2D:
+    """The gspace of a type on the plane, the base space this library is for; a TypeError for any other."""
+    if not isinstance(field_type, FieldType):
+        raise TypeError(f"expected an escnn.nn.FieldType, got {type(field_type).__name__}")
+    if not isinstance(field_type.gspace, GSpace2D):
+        raise TypeError(
+            f"expected a field type on the plane (trivialOnR2, rot2dOnR2, flip2dOnR2 or flipRot2dOnR2 of escnn.gspaces), "
+            f"got one on {field_type.gspace}"
+        )
+    return field_type.gspace
+
+
+def frequency(group: Group, irrep: IrrepId) -> int:
+    """The rotational frequency of an irrep."""
+    return int(group.irrep(*irrep).attributes["frequency"])
+
+
+def max_frequency(*types: FieldType) -> int:
+    """The highest frequency in the types, at least 1 (at most what the group has)."""
+    group = types[0].fibergroup
+    highest = max(1, *(frequency(group, i) for t in types for r in dict.fromkeys(t.representations) for i in r.irreps))
+    limit = band_limit(group)
+    return highest if limit is None else min(highest, limit)
+
+
+def spectral_representation(group: Group, max_frequency: int) -> Representation:
+    """The band-limited regular representation, in its irreps basis: coefficients of functions on the group."""
+    return group.spectral_regular_representation(*band_limited_irreps(group, max_frequency))
+
+
+def spectral_type(gspace: GSpace, channels: int, max_frequency: int) -> FieldType:
+    """`channels` functions on the group, as Fourier coefficients: what attention heads and feed-forwards work in."""
+    return FieldType(gspace, [spectral_representation(gspace.fibergroup, max_frequency)] * channels)
+
+
+def fourier_type(gspace: GSpace, channels: int, max_frequency: int | None = None) -> FieldType:
+    """`channels` copies of the (band-limited) regular representation.
+
+    For SO(2) and O(2) it equals `escnn.nn.FourierELU(gspace, channels, irreps=...).in_type`. For finite groups it is
+    `channels` × `regular_repr`, or, with `max_frequency`, the band-limited spectral type.
+
+    Args:
+        gspace: a gspace on the plane.
+        channels: number of fields.
+        max_frequency: band limit L, required for continuous groups.
+
+    Raises:
+        ValueError: if `channels` is not positive, or the group is continuous and `max_frequency` is missing.
+
+    Examples:
+        >>> from escnn_attn import fourier_type, planar_gspace
+        >>> fourier_type(planar_gspace("SO2"), 3, 2).size
+        15
+        >>> fourier_type(planar_gspace("C4"), 3).size
+        12
+    """
+    if channels < 1:
+        raise ValueError(f"channels must be at least 1, got {channels}")
+    if max_frequency is not None:
+        if max_frequency < 0:
+            raise ValueError(f"max_frequency must not be negative, got {max_frequency}")
+        return spectral_type(gspace, channels, max_frequency)
+    if gspace.fibergroup.continuous:
+        raise ValueError(f"{gspace.fibergroup} has infinitely many irreps: max_frequency is required")
+    return FieldType(gspace, [gspace.regular_repr] * channels)
+
+
+def field_type(gspace: GSpace, *, scalars: int = 0, vectors: int = 0) -> FieldType:
+    """A type of scalar fields, followed by vector fields, which turn as positions do.
+
+    Args:
+        gspace: a gspace on the plane.
+        scalars: number of trivial fields.
+        vectors: number of fields of `gspace.basespace_action`, such as velocities; under reflections `irrep(1, 1)` of O(2)
+            is another representation.
+
+    Raises:
+        ValueError: if a number is negative, or both are zero.
+
+    Examples:
+        >>> from escnn_attn import field_type, planar_gspace
+        >>> field_type(planar_gspace("O2"), scalars=1, vectors=2).size
+        5
+    """
+    if scalars < 0 or vectors < 0 or scalars + vectors == 0:
+        raise ValueError(f"expected scalars or vectors, got {scalars} and {vectors}")
+    return FieldType(gspace, [gspace.trivial_repr] * scalars + [gspace.basespace_action] * vectors)
+
+
+def as_field_type(gspace: GSpace, fields: Fields) -> FieldType:
+    """A field type from what configurations hold: a number of scalars, the arguments of `field_type`, or the type itself."""
+    if isinstance(fields, FieldType):
+        if fields.gspace != gspace:
+            raise TypeError(f"expected a field type on {gspace}, got one on {fields.gspace}")
+        return fields
+    return field_type(gspace, **({"scalars": fields} if isinstance(fields, int) else fields))
+
+
+class IsotypicLayout(nn.Module):
+    r"""Any field type as isotypic features: for each irrep, all its copies in one tensor.
+
+    With $\rho = Q (\bigoplus_\psi m_\psi \psi) Q^{-1}$, `split` applies $Q^{-1}$ and gathers the copies of each $\psi$
+    into a tensor (d, b, t, m): component of the irrep, batch, token, copy. `merge` is its inverse. Copies are ordered by
+    field, then by their place inside the field; irreps by their first appearance.
+
+    Args:
+        field_type: any field type.
+
+    Shape:
+        split: (b, field_type.size, t) to one (d, b, t, m) for each irrep; merge: back.
+
+    Examples:
+        >>> import torch
+        >>> from escnn.nn import FieldType
+        >>> from escnn_attn import IsotypicLayout, planar_gspace
+        >>> layout = IsotypicLayout(FieldType(planar_gspace("C4"), [planar_gspace("C4").regular_repr] * 3))
+        >>> [tuple(f.shape) for f in layout.split(torch.randn(2, 12, 5))]
+        [(1, 2, 5, 3), (2, 2, 5, 3), (1, 2, 5, 3)]
+    """
+
+    gather: Tensor
+    scatter: Tensor
+    order: Tensor
+    unorder: Tensor
+
+    def __init__(self, field_type: FieldType) -> None:
+        super().__init__()
+        group = field_type.fibergroup
+        self.size = field_type.size
+        kinds: dict[Representation, list[int]] = {}
+        for index, rho in enumerate(field_type.representations):
+            kinds.setdefault(rho, []).append(index)
+        starts = field_type.fields_start.astype(int)
+        gather, copies = [], []
+        for rho, fields in kinds.items():
+            for field in fields:
+                place = len(gather)
+                gather += range(starts[field], starts[field] + rho.size)
+                for copy, irrep in enumerate(rho.irreps):
+                    copies.append((irrep, field, copy, place))
+                    place += group.irrep(*irrep).size
+        copies.sort(key=lambda c: c[1:3])
+        self.multiplicities: dict[IrrepId, int] = {}
+        for irrep, *_ in copies:
+            self.multiplicities[irrep] = self.multiplicities.get(irrep, 0) + 1
+        self.dims = [group.irrep(*i).size for i in self.multiplicities]
+        order = [
+            place + component
+            for irrep, d in zip(self.multiplicities, self.dims, strict=True)
+            for component in range(d)
+            for other, _, _, place in copies
+            if other == irrep
+        ]
+        self.register_buffer("gather", torch.tensor(gather), persistent=False)
+        self.register_buffer("scatter", torch.tensor(np.argsort(gather)), persistent=False)
+        self.register_buffer("order", torch.tensor(order), persistent=False)
+        self.register_buffer("unorder", torch.tensor(np.argsort(order)), persistent=False)
+        self.counts = [len(fields) for fields in kinds.values()]
+        self.analysis = nn.ModuleList(_basis(rho.change_of_basis_inv) for rho in kinds)
+        self.synthesis = nn.ModuleList(_basis(rho.change_of_basis) for rho in kinds)
+        self.sizes = [rho.size for rho in kinds]
+
+    def split(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self._change(x.index_select(1, self.gather), self.analysis).index_select(1, self.order)
+        widths = [d * m for d, m in zip(self.dims, self.multiplicities.values(), strict=True)]
+        parts = x.split(widths, dim=1)
+        return tuple(p.unflatten(1, (d, -1)).permute(1, 0, 3, 2).contiguous() for p, d in zip(parts, self.dims, strict=True))
+
+    def merge(self, features: tuple[Tensor, ...]) -> Tensor:
+        x = torch.cat([f.permute(1, 0, 3, 2).flatten(1, 2) for f in features], dim=1)
+        return self._change(x.index_select(1, self.unorder), self.synthesis).index_select(1, self.scatter)
+
+    def _change(self, x: Tensor, bases: nn.ModuleList) -> Tensor:
+        """Applies each representation's change of basis to its fields, (b, size, t) to (b, size, t)."""
+        if all(isinstance(basis, nn.Identity) for basis in bases):
+            return x
+        blocks = x.split([n * size for n, size in zip(self.counts, self.sizes, strict=True)], dim=1)
+        changed = []
+        for block, n, basis in zip(blocks, self.counts, bases, strict=True):
+            if isinstance(basis, ExactBuffer):
+                block = torch.einsum("ij,bnjt->bnit", basis.value, block.unflatten(1, (n, -1))).flatten(1, 2)
+            changed.append(block)
+        return torch.cat(changed, dim=1)
+
+
+def _basis(matrix: np.ndarray) -> nn.Module:
+    return nn.Identity() if np.allclose(matrix, np.eye(len(matrix)), rtol=0, atol=1e-12) else ExactBuffer(matrix)

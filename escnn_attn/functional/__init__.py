@@ -1,0 +1,1 @@
+"""The formulas of docs/mathematics.md on plain tensors."""

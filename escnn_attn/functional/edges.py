@@ -1,0 +1,113 @@
+r"""Attention over the edges of a graph: memory and time linear in the edges, forward and backward.
+
+Axes: `e` edge, `t` query, `s` key, `h` head, `w` width.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from escnn_attn.functional.attention import plain_operations
+
+CHUNK = 8192
+
+
+def attend_edges(q: Tensor, k: Tensor, v: Tensor, scale: float, edges: Tensor, bias: Tensor | None = None) -> Tensor:
+    r"""$\text{out}_t = \sum_{e: s \to t} \mathrm{softmax}_e(q_t \cdot k_s \cdot \text{scale} + \text{bias}_e)\, v_s$.
+
+    Args:
+        q: (t, h, w).
+        k: (s, h, w).
+        v: (s, h, w).
+        scale: factor of the logits.
+        edges: (2, e) int64, keys and queries, sorted by query.
+        bias: (e, h) added to the logits.
+
+    Returns:
+        (t, h, w), zero for queries without an edge.
+    """
+    if plain_operations():
+        return edge_formula(q, k, v, bias, scale, edges)[0]
+    return EdgeAttention.apply(q, k, v, bias, scale, edges)
+
+
+def edge_formula(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, edges: Tensor) -> tuple[Tensor, Tensor]:
+    """`attend_edges` as one differentiable expression, which stores edges × width; and its weights (e, h)."""
+    key, query = edges
+    logits = (q[query] * k[key]).sum(-1) * scale
+    if bias is not None:
+        logits = logits + bias
+    rows = query[:, None].expand_as(logits)
+    highest = torch.full_like(q[..., 0], float("-inf")).scatter_reduce(0, rows, logits.detach(), "amax")
+    highest = highest.masked_fill(highest == float("-inf"), 0)  # a bias may forbid all edges of a query
+    powers = (logits - highest[query]).exp()
+    total = torch.zeros_like(highest).index_add(0, query, powers)
+    weights = powers / total.where(total > 0, 1)[query]
+    return torch.zeros_like(q).index_add(0, query, weights[..., None] * v[key]), weights
+
+
+class EdgeAttention(torch.autograd.Function):
+    """`attend_edges`, a chunk of queries at a time; of the edges only the weights are kept for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, edges: Tensor) -> Tensor:
+        out, weights = torch.zeros_like(q), q.new_empty(edges.shape[1], q.shape[1])
+        for part, rows in chunks(edges[1]):
+            local = edges[:, part] - edges.new_tensor([[0], [rows.start]])
+            part_bias = None if bias is None else bias[part]
+            out[rows], weights[part] = edge_formula(q[rows], k, v, part_bias, scale, local)
+        ctx.save_for_backward(q, k, v, bias, edges, weights)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, bias, edges, weights = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a gradient of this gradient is wanted: differentiate the formula instead
+            inputs = [x for x, needed in zip((q, k, v, bias), ctx.needs_input_grad, strict=False) if needed]
+            out = edge_formula(q, k, v, bias, ctx.scale, edges)[0]
+            found = iter(torch.autograd.grad(out, inputs, grad, create_graph=True))
+            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:4]), None, None
+        grad_q, grad_k, grad_v, grad_logits = map(torch.zeros_like, (q, k, v, weights))
+        for part, rows in chunks(edges[1]):
+            key, query = edges[:, part]
+            weight, upstream = weights[part], grad[query]
+            grad_v.index_add_(0, key, weight[..., None] * upstream)
+            slope = (upstream * v[key]).sum(-1) * weight
+            mean = torch.zeros_like(q[rows, :, 0]).index_add_(0, query - rows.start, slope)
+            grad_logits[part] = slope - weight * mean[query - rows.start]
+            step = ctx.scale * grad_logits[part, :, None]
+            grad_q.index_add_(0, query, step * k[key])
+            grad_k.index_add_(0, key, step * q[query])
+        return grad_q, grad_k, grad_v, grad_logits if bias is not None else None, None, None
+
+
+def chunks(query: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Slices of sorted edges, and of their queries, of at most `CHUNK` edges, or one query where it has more."""
+    start = 0
+    while start < len(query):
+        end = min(start + CHUNK, len(query))
+        if end < len(query):  # edges of one query stay together
+            first = int(torch.searchsorted(query, query[end]))
+            end = first if first > start else int(torch.searchsorted(query, query[start], right=True))
+        yield slice(start, end), slice(int(query[start]), int(query[end - 1]) + 1)
+        start = end
+
+
+def spatial_order(x: Tensor) -> Tensor:
+    """Indices that put positions (b, t, 2), counted through as b·t, in the order of a Z-shaped curve, sample after sample.
+
+    Examples:
+        >>> spatial_order(torch.tensor([[[0.0, 0.0], [9.0, 9.0], [1.0, 0.0], [9.0, 8.0]]])).tolist()
+        [0, 2, 3, 1]
+    """
+    if not x.numel():
+        return torch.arange(0, device=x.device)
+    x = x.detach() - x.detach().amin(dim=(0, 1))
+    cell = (x / x.max().clamp(min=torch.finfo(x.dtype).tiny) * (2**15 - 1)).long()
+    code = torch.arange(x.shape[0], device=x.device)[:, None] << 30
+    for bit in range(15):  # the bits of both coordinates in turn
+        code = code | ((cell >> bit & 1) << (2 * bit + torch.arange(2, device=x.device))).sum(dim=-1)
+    return code.flatten().argsort(stable=True)

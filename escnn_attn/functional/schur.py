@@ -1,0 +1,226 @@
+r"""Equivariant linear maps on plain tensors, by Schur's lemma.
+
+For each irrep $\psi$ that input and output share, $y_\psi = x_\psi A$, or $y_\psi = x_\psi A + (J x_\psi) B$ where $\psi$ is of
+complex type, which commutes with $J = [[0, -1], [1, 0]]$: the product of complex matrices $(x_1 + i x_2)(A + i B)$. Inputs and
+outputs are isotypic features, or functions on the group; either way they are written where they are read next.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from escnn_attn.functional.attention import Features, plain_operations
+
+
+@dataclass(frozen=True)
+class IsotypicFeatures:
+    """One tensor (d, b, t, m) for each irrep.
+
+    Attributes:
+        dims: size d of each irrep.
+        widths: copies m of each irrep.
+    """
+
+    dims: tuple[int, ...]
+    widths: tuple[int, ...]
+
+    @property
+    def tensors(self) -> int:
+        return len(self.dims)
+
+    def empty(self, like: Tensor, tokens: tuple[int, int]) -> Features:
+        return tuple(like.new_empty(d, *tokens, m) for d, m in zip(self.dims, self.widths, strict=True))
+
+    def tokens(self, tensors: Features) -> tuple[int, int]:
+        """Batch size and number of tokens."""
+        return tensors[0].shape[1], tensors[0].shape[2]
+
+    def blocks(self, tensors: Features) -> list[list[Tensor]]:
+        """Views of the tensors: for each irrep, blocks (d, b·t, width) of its copies."""
+        return [[x.flatten(1, 2)] for x in tensors]
+
+    def join(self, blocks: list[Tensor], tokens: tuple[int, int]) -> Features:
+        """The tensors of all copies (d, b·t, m) of each irrep."""
+        return tuple(x.unflatten(1, tokens) for x in blocks)
+
+
+@dataclass(frozen=True)
+class GroupFunctions(IsotypicFeatures):
+    """Functions on the group, as one tensor (b, t, r, c) of their coefficients; m = copies · c.
+
+    Attributes:
+        copies: of each irrep in one function, its rows r in escnn's order: irrep, copy, component.
+    """
+
+    copies: tuple[int, ...]
+
+    @property
+    def tensors(self) -> int:
+        return 1
+
+    @property
+    def channels(self) -> int:
+        return self.widths[0] // self.copies[0]
+
+    def empty(self, like: Tensor, tokens: tuple[int, int]) -> Features:
+        rows = sum(d * j for d, j in zip(self.dims, self.copies, strict=True))
+        return (like.new_empty(*tokens, rows, self.channels),)
+
+    def tokens(self, tensors: Features) -> tuple[int, int]:
+        return tensors[0].shape[0], tensors[0].shape[1]
+
+    def blocks(self, tensors: Features) -> list[list[Tensor]]:
+        irreps = tensors[0].flatten(0, 1).transpose(0, 1).split([d * j for d, j in zip(self.dims, self.copies, strict=True)])
+        return [list(rows.split(d)) for rows, d in zip(irreps, self.dims, strict=True)]
+
+    def join(self, blocks: list[Tensor], tokens: tuple[int, int]) -> Features:
+        rows = [part for x, j in zip(blocks, self.copies, strict=True) for part in x.chunk(j, dim=-1)]
+        return (torch.cat(rows).transpose(0, 1).unflatten(0, tokens),)
+
+
+@dataclass(frozen=True)
+class LinearPlan:
+    """Which irreps a linear map takes to which.
+
+    Attributes:
+        source: what the map reads.
+        target: what it writes.
+        pairs: (index in the source, index in the target) of the irreps that both have, in the order of the weights.
+        trivial: index in the target of the trivial irrep, which a bias is added to; None without.
+    """
+
+    source: IsotypicFeatures
+    target: IsotypicFeatures
+    pairs: tuple[tuple[int, int], ...]
+    trivial: int | None = None
+
+    def transposed(self) -> "LinearPlan":
+        return LinearPlan(self.target, self.source, tuple((b, a) for a, b in self.pairs))
+
+
+def isotypic_linear(plan: LinearPlan, tensors: Features, weights: Sequence[Tensor], bias: Tensor | None = None) -> Features:
+    """The equivariant linear map of a plan.
+
+    Args:
+        plan: what is read and written.
+        tensors: of the plan's source.
+        weights: for each pair of the plan the matrix A, (1, m, m'), or A and B, (2, m, m').
+        bias: (m',) of the trivial irrep.
+
+    Returns:
+        the tensors of the plan's target; zero for irreps that only it has.
+    """
+    device = tensors[0].device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        tensors, weights = tuple(x.to(dtype) for x in tensors), [w.to(dtype) for w in weights]
+    bias = None if bias is None else bias.to(tensors[0].dtype)
+    if plain_operations():
+        return _differentiable(plan, tensors, weights, bias)
+    return SchurMap.apply(plan, bias, *tensors, *weights)
+
+
+class SchurMap(torch.autograd.Function):
+    """The map of a plan, each product written to its place; the gradient of its input is the map of the transposed plan."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: LinearPlan, bias: Tensor | None, *inputs: Tensor) -> Features:
+        ctx.plan = plan
+        ctx.save_for_backward(*inputs)
+        count = plan.source.tensors
+        tensors, weights = inputs[:count], inputs[count:]
+        outputs = plan.target.empty(tensors[0], plan.source.tokens(tensors))
+        sources, targets = plan.source.blocks(tensors), plan.target.blocks(outputs)
+        reached = {b for _, b in plan.pairs}
+        for out in (out for b, blocks in enumerate(targets) if b not in reached for out in blocks):
+            out.zero_()
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            for (a, b), weight in zip(plan.pairs, weights, strict=True):
+                _multiply(sources[a], weight, targets[b])
+        if bias is not None and plan.trivial is not None:
+            for out, part in zip(targets[plan.trivial], bias.chunk(len(targets[plan.trivial])), strict=True):
+                out += part
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        plan, count = ctx.plan, ctx.plan.source.tensors
+        tensors, weights = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        by_bias, by_input, by_weight = None, [None] * count, [None] * len(weights)
+        targets = plan.target.blocks(grads)
+        if ctx.needs_input_grad[1]:
+            by_bias = torch.cat([out.sum(dim=(0, 1)) for out in targets[plan.trivial]])
+        if any(ctx.needs_input_grad[2 : 2 + count]):
+            by_input = SchurMap.apply(plan.transposed(), None, *grads, *(_adjoint(w) for w in weights))
+        if any(ctx.needs_input_grad[2 + count :]):
+            sources = plan.source.blocks(tensors)
+            by_weight = [_by_weight(sources[a], targets[b], len(w)) for (a, b), w in zip(plan.pairs, weights, strict=True)]
+        return None, by_bias, *by_input, *by_weight
+
+
+def _multiply(sources: list[Tensor], weight: Tensor, targets: list[Tensor]) -> None:
+    """Writes the product of blocks (d, t, m) and a weight (k, Σ m, Σ m') to blocks (d, t, m')."""
+    row = 0
+    for index, x in enumerate(sources):
+        column = 0
+        for out in targets:
+            part = weight[:, row : row + x.shape[2], column : column + out.shape[2]]
+            if len(weight) == 2:
+                complex_product(x, part, out)
+            else:
+                for component, result in zip(x, out, strict=True):
+                    result.addmm_(component, part[0], beta=int(index > 0))
+            column += out.shape[2]
+        row += x.shape[2]
+
+
+def complex_product(x: Tensor, weight: Tensor, out: Tensor) -> None:
+    """Writes the product of complex matrices (2, t, m) and (2, m, m'), real before imaginary, by three real products."""
+    (re, im), (a, b) = x, weight
+    torch.mm(re + im, a, out=out[0])
+    out[1] = out[0]
+    out[0].addmm_(im, a + b, alpha=-1)
+    out[1].addmm_(re, b - a)
+
+
+def _adjoint(weight: Tensor) -> Tensor:
+    return weight.mT if len(weight) == 1 else torch.stack([weight[0].mT, -weight[1].mT])
+
+
+def _by_weight(sources: list[Tensor], targets: list[Tensor], kinds: int) -> Tensor:
+    """The gradient of a weight (k, Σ m, Σ m') from blocks (d, t, m) of the input and (d, t, m') of the output's gradient."""
+    if kinds == 2:
+        ((re, im),), ((g_re, g_im),) = sources, targets
+        common = re.mT @ (g_re + g_im)
+        return torch.stack([torch.addmm(common, (im - re).mT, g_im), torch.addmm(common, (re + im).mT, g_re, alpha=-1)])
+    rows = []
+    for x in sources:
+        row = []
+        for g in targets:
+            total = x[0].mT @ g[0]
+            for component, grad in zip(x[1:], g[1:], strict=True):
+                total = torch.addmm(total, component.mT, grad)
+            row.append(total)
+        rows.append(row[0] if len(row) == 1 else torch.cat(row, dim=1))
+    return (rows[0] if len(rows) == 1 else torch.cat(rows))[None]
+
+
+def _differentiable(plan: LinearPlan, tensors: Features, weights: Sequence[Tensor], bias: Tensor | None) -> Features:
+    """The map of a plan in operations that a compiler differentiates and fuses."""
+    tokens = plan.source.tokens(tensors)
+    sources = [parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1) for parts in plan.source.blocks(tensors)]
+    mapped: dict[int, Tensor] = {}
+    for (a, b), weight in zip(plan.pairs, weights, strict=True):
+        if len(weight) == 1:
+            mapped[b] = sources[a] @ weight[0]
+            continue
+        (re, im), (real, imaginary) = sources[a], weight
+        common = (re + im) @ real
+        mapped[b] = torch.stack([common - im @ (real + imaginary), common + re @ (imaginary - real)])
+    if bias is not None and plan.trivial is not None:
+        mapped[plan.trivial] = mapped.get(plan.trivial, 0) + bias.expand(1, sources[0].shape[1], -1)
+    empty = [sources[0].new_zeros(d, sources[0].shape[1], m) for d, m in zip(plan.target.dims, plan.target.widths, strict=True)]
+    return plan.target.join([mapped.get(b, zero) for b, zero in enumerate(empty)], tokens)

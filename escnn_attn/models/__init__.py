@@ -1,0 +1,1 @@
+"""Blocks, stems and whole networks."""

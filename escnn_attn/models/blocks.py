@@ -1,0 +1,131 @@
+"""Pre-norm residual blocks and stacks of them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from escnn_attn.functional.attention import Features
+from escnn_attn.nn.attention.steerable import SteerableCrossAttention, SteerableSelfAttention
+from escnn_attn.nn.dropout import DropPath
+from escnn_attn.nn.modules import TokenModule
+from escnn_attn.nn.norm import SteerableRMSNorm
+from escnn_attn.tokens.tokens import Tokens
+
+
+class SteerableTransformerBlock(TokenModule):
+    r"""Attention and feed-forward, each after a norm and around a residual connection.
+
+    $x \leftarrow x + \mathrm{attention}(\mathrm{norm}(x))$, $x \leftarrow x + \mathrm{feedforward}(\mathrm{norm}(x))$
+    (pre-norm: Xiong et al., 2020, https://arxiv.org/abs/2002.04745).
+
+    Args:
+        attention: self-attention whose output type is its input type.
+        feedforward: a layer of the same type.
+        drop_path: probability of skipping a branch in training, for each sample (stochastic depth).
+
+    Shape:
+        (b, c, h, w) or (points, c), unchanged.
+
+    Raises:
+        TypeError: if the types of the two modules differ.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import BilinearFeedForward, SteerableSelfAttention, SteerableTransformerBlock, fourier_type, planar_gspace
+        >>> t = fourier_type(planar_gspace("D4"), 2)
+        >>> block = SteerableTransformerBlock(SteerableSelfAttention(t, num_heads=1), BilinearFeedForward(t))
+        >>> block(t(torch.randn(1, 16, 5, 5))).shape
+        torch.Size([1, 16, 5, 5])
+    """
+
+    def __init__(self, attention: TokenModule, feedforward: TokenModule, *, drop_path: float = 0.0) -> None:
+        for module in (attention, feedforward):
+            _require_tokens(module)
+            if module.in_type != attention.in_type or module.out_type != attention.in_type:
+                raise TypeError(
+                    f"a residual block keeps its type {attention.in_type}, but {type(module).__name__} maps "
+                    f"{module.in_type} to {module.out_type}"
+                )
+        super().__init__(attention.in_type, attention.in_type)
+        self.attention_norm = SteerableRMSNorm(attention.in_type)
+        self.attention = attention
+        self.feedforward_norm = SteerableRMSNorm(attention.in_type)
+        self.feedforward = feedforward
+        self.drop_path = DropPath(drop_path)
+
+    def forward_tokens(self, tokens: Tokens) -> Tokens:
+        tokens = tokens + self.drop_path(self.attention.forward_tokens(self.attention_norm.forward_tokens(tokens)))
+        return tokens + self.drop_path(self.feedforward.forward_tokens(self.feedforward_norm.forward_tokens(tokens)))
+
+
+class SteerableStack(TokenModule):
+    """Layers of one type in a row, converting to tokens and back once.
+
+    Args:
+        layers: modules on tokens, each with the output type of the one before as its input type.
+
+    Shape:
+        (b, c, h, w) or (points, c), to as many channels as the last layer gives.
+
+    Raises:
+        TypeError: if a layer does not take what the one before gives.
+        ValueError: if there are no layers.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import SteerableLinear, SteerableRMSNorm, SteerableStack, fourier_type, planar_gspace
+        >>> wide, narrow = (fourier_type(planar_gspace("O2"), n, 1) for n in (4, 2))
+        >>> stack = SteerableStack([SteerableLinear(wide, narrow), SteerableRMSNorm(narrow)])
+        >>> stack(wide(torch.randn(1, 24, 5, 5))).shape
+        torch.Size([1, 12, 5, 5])
+    """
+
+    def __init__(self, layers: Iterable[TokenModule]) -> None:
+        modules = list(layers)
+        if not modules:
+            raise ValueError("a stack needs at least one layer")
+        for layer in modules:
+            _require_tokens(layer)
+        for before, layer in pairwise(modules):
+            if layer.in_type != before.out_type:
+                raise TypeError(f"{type(layer).__name__} takes {layer.in_type}, but the layer before gives {before.out_type}")
+        super().__init__(modules[0].in_type, modules[-1].out_type)
+        self.layers = nn.ModuleList(modules)
+        self._compiled: Callable[[Tokens], Features] | None = None
+
+    def compile(self, **options: Any) -> None:
+        """Compiles the layers, on tokens, into one graph for any number of tokens; `options` are those of `torch.compile`.
+
+        What depends on positions alone is computed outside the graph. Attention in neighborhoods and along edges breaks it.
+        """
+        self._compiled = torch.compile(lambda tokens: self._run(tokens).features, **{"dynamic": True, **options})
+
+    def forward_tokens(self, tokens: Tokens) -> Tokens:
+        if self._compiled is None:
+            return self._run(tokens)
+        own = replace(tokens, shared={})
+        for module in self.modules():
+            if isinstance(module, SteerableSelfAttention):
+                module.prepare(own)
+        return tokens.with_features(self._compiled(own))
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_compiled": None}  # a copy is compiled anew
+
+    def _run(self, tokens: Tokens) -> Tokens:
+        for layer in self.layers:
+            assert isinstance(layer, TokenModule)
+            tokens = layer.forward_tokens(tokens)
+        return tokens
+
+
+def _require_tokens(module: object) -> None:
+    """Raises a TypeError for what is no layer on tokens alone."""
+    if not isinstance(module, TokenModule) or isinstance(module, SteerableCrossAttention):
+        raise TypeError(
+            f"expected a layer on tokens, such as SteerableSelfAttention or another TokenModule, got {type(module).__name__}"
+        )

@@ -1,0 +1,73 @@
+"""Blocks of transformers, built of a type and plain numbers: what networks take as `block`."""
+
+from collections.abc import Callable
+
+from escnn.nn import FieldType
+
+from escnn_attn.models.blocks import SteerableTransformerBlock
+from escnn_attn.nn.attention._heads import PositionFactory
+from escnn_attn.nn.attention.group import GroupSelfAttention
+from escnn_attn.nn.attention.steerable import SteerableSelfAttention
+from escnn_attn.nn.feedforward import BilinearFeedForward, FourierFeedForward
+from escnn_attn.nn.modules import TokenModule
+from escnn_attn.nn.neighborhood.neighborhoods import Neighborhood
+from escnn_attn.nn.position.rotary import RotaryEmbedding
+
+
+def steerable_block(
+    field_type: FieldType,
+    *,
+    num_heads: int = 4,
+    feedforward: Callable[[FieldType], TokenModule] = BilinearFeedForward,
+    position: PositionFactory = RotaryEmbedding,
+    neighborhood: Neighborhood | None = None,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+) -> SteerableTransformerBlock:
+    """A pre-norm block of self-attention and the given feed-forward layer.
+
+    Args:
+        field_type: of the tokens.
+        num_heads: number of heads.
+        feedforward: makes the feed-forward layer of the type.
+        position: makes the position embedding (see `SteerableSelfAttention`).
+        neighborhood: the tokens that a token attends to; None for all.
+        dropout: probability of dropping a field of the attention's output.
+        drop_path: probability of skipping a branch, for each sample.
+
+    Examples:
+        >>> from escnn_attn import GatedFeedForward, fourier_type, planar_gspace, steerable_block
+        >>> block = steerable_block(fourier_type(planar_gspace("O2"), 4, 2), num_heads=2, feedforward=GatedFeedForward)
+        >>> block.attention.num_heads
+        2
+    """
+    attention = SteerableSelfAttention(
+        field_type, num_heads=num_heads, position=position, neighborhood=neighborhood, dropout=dropout
+    )
+    return SteerableTransformerBlock(attention, feedforward(field_type), drop_path=drop_path)
+
+
+def group_block(
+    field_type: FieldType,
+    *,
+    num_heads: int = 4,
+    feedforward: Callable[[FieldType], TokenModule] = FourierFeedForward,
+    neighborhood: Neighborhood | None = None,
+    drop_path: float = 0.0,
+) -> SteerableTransformerBlock:
+    """A pre-norm block of group self-attention (Romero & Cordonnier, 2021) and the given feed-forward layer.
+
+    Args:
+        field_type: of the tokens, copies of the regular representation of a finite group.
+        num_heads: number of heads.
+        feedforward: makes the feed-forward layer of the type.
+        neighborhood: the tokens that a token attends to; None for all.
+        drop_path: probability of skipping a branch, for each sample.
+
+    Examples:
+        >>> from escnn_attn import fourier_type, group_block, planar_gspace
+        >>> group_block(fourier_type(planar_gspace("C4"), 4), num_heads=2).attention.num_heads
+        2
+    """
+    attention = GroupSelfAttention(field_type, num_heads=num_heads, neighborhood=neighborhood)
+    return SteerableTransformerBlock(attention, feedforward(field_type), drop_path=drop_path)

@@ -1,0 +1,179 @@
+"""Equivariant feed-forward layers: bilinear, gated, and pointwise on group samples."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from escnn.nn import FieldType
+from torch import Tensor, nn
+
+from escnn_attn.fields.functions import ExactBuffer, aliasing, group_samples, nonlinearity_samples, synthesis_matrix
+from escnn_attn.fields.types import IsotypicLayout, Multiplicities, max_frequency, spectral_type
+from escnn_attn.functional.attention import Features, invariants
+from escnn_attn.functional.pointwise import pointwise, product_of_halves
+from escnn_attn.nn.linear import IsotypicLinear
+from escnn_attn.nn.modules import TokenModule
+from escnn_attn.tokens.tokens import Tokens
+
+
+class FunctionFeedForward(TokenModule):
+    r"""Base class: $W_2\,A^\top \phi(A\,W_1 x)$ with a map $\phi$ of functions on the group, computed on samples.
+
+    A subclass defines `activate`, which takes `factors` functions for each hidden channel to one.
+
+    Args:
+        in_type: field type of input and output.
+        expansion: width of the hidden layer, relative to the input.
+        rotations: gives the number of sampled rotations for a band limit, where the group is continuous.
+    """
+
+    factors: int
+
+    def __init__(self, in_type: FieldType, expansion: float, rotations: Callable[[int], int]) -> None:
+        super().__init__(in_type, in_type)
+        if expansion <= 0:
+            raise ValueError(f"expansion must be positive, got {expansion}")
+        group, limit = in_type.fibergroup, max_frequency(in_type)
+        function = spectral_type(in_type.gspace, 1, limit)
+        layout = IsotypicLayout(function)
+        self.channels = max(1, round(expansion * in_type.size / function.size))
+        elements = group_samples(group, rotations(limit) if group.continuous else None)
+        self.matrix = ExactBuffer(synthesis_matrix(group, list(layout.multiplicities), elements))
+        hidden = {irrep: self.channels * m for irrep, m in layout.multiplicities.items()}
+        wide = {irrep: self.factors * m for irrep, m in hidden.items()}
+        copies = layout.multiplicities
+        self.project_in = IsotypicLinear(group, self.in_layout.multiplicities, wide, functions_out=copies)
+        self.project_out = IsotypicLinear(group, hidden, self.in_layout.multiplicities, functions_in=copies)
+
+    @abstractmethod
+    def activate(self, values: Tensor) -> Tensor:
+        """Values (…, n, factors·c) on n samples, to (…, n, c)."""
+
+    def forward_tokens(self, tokens: Tokens) -> Tokens:
+        (coefficients,) = self.project_in(tokens.features)
+        # scaled so that values have the variance of coefficients, whatever the number of samples
+        samples, size = self.matrix.value.shape
+        scale = (samples / size) ** 0.5
+        matrix = self.matrix.value
+        hidden = pointwise(coefficients, matrix * scale, matrix.mT / scale, self.activate)
+        return tokens.with_features(self.project_out((hidden,)))
+
+    def extra_repr(self) -> str:
+        return f"in_type={self.in_type}, hidden={self.channels}, samples={self.matrix.value.shape[0]}"
+
+
+class BilinearFeedForward(FunctionFeedForward):
+    r"""Products of functions on the group: $W_3\,P_L\bigl[(W_1 x)(g)\cdot(W_2 x)(g)\bigr]$, exactly equivariant.
+
+    A bilinear gated unit (Shazeer, 2020, https://arxiv.org/abs/2002.05202) of functions. The product has band limit
+    2L, so 3L + 1 rotations project it onto the band limit L without error: a Clebsch-Gordan product of all
+    frequencies in two matrix products.
+
+    Args:
+        in_type: any field type on the plane, of input and output.
+        expansion: width of the hidden layer, relative to the input.
+
+    Shape:
+        (b, c, h, w) or (points, c), unchanged.
+
+    Raises:
+        TypeError: if the type is not one on the plane.
+        ValueError: if the expansion is not positive.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import BilinearFeedForward, fourier_type, planar_gspace
+        >>> feedforward = BilinearFeedForward(fourier_type(planar_gspace("SO2"), 4, 3))
+        >>> feedforward.matrix.value.shape
+        torch.Size([10, 7])
+    """
+
+    factors = 2
+
+    def __init__(self, in_type: FieldType, expansion: float = 2) -> None:
+        super().__init__(in_type, expansion, rotations=lambda limit: 3 * limit + 1)
+
+    def activate(self, values: Tensor) -> Tensor:
+        return product_of_halves(values)
+
+
+class FourierFeedForward(FunctionFeedForward):
+    r"""A smooth nonlinearity on samples of the group: $W_2\,A^\top\,\mathrm{GELU}(A\,W_1 x)$.
+
+    Exact for finite groups, and the ordinary feed-forward layer for the trivial one. For continuous groups it aliases:
+    the relative error under rotations falls with the number of samples.
+
+    Args:
+        in_type: any field type on the plane, of input and output.
+        expansion: width of the hidden layer, relative to the input.
+        samples: number of rotations (of continuous groups; finite ones take all elements); None for the smallest multiple of 4 whose measured aliasing is below `tolerance`.
+        tolerance: relative error under rotations, for Gaussian input.
+
+    Shape:
+        (b, c, h, w) or (points, c), unchanged.
+
+    Raises:
+        TypeError: if the type is not one on the plane.
+        ValueError: if the expansion is not positive, or there are too few samples for the band limit.
+
+    Examples:
+        >>> from escnn_attn import FourierFeedForward, fourier_type, planar_gspace
+        >>> so2 = planar_gspace("SO2")
+        >>> [FourierFeedForward(fourier_type(so2, 4, 3), tolerance=t).matrix.value.shape[0] for t in (1e-2, 1e-4)]
+        [16, 32]
+    """
+
+    factors = 1
+
+    def __init__(self, in_type: FieldType, expansion: float = 2, samples: int | None = None, tolerance: float = 1e-3) -> None:
+        limit, continuous = max_frequency(in_type), in_type.fibergroup.continuous
+        if continuous and samples is not None and samples <= 2 * limit:
+            raise ValueError(f"band limit {limit} needs more than {2 * limit} samples, got {samples}")
+        super().__init__(in_type, expansion, lambda limit: samples or nonlinearity_samples(F.gelu, limit, tolerance))
+        self.tolerance = 0.0 if not continuous else tolerance if samples is None else aliasing(F.gelu, limit, samples)
+
+    def activate(self, values: Tensor) -> Tensor:
+        return F.gelu(values)
+
+
+class GatedFeedForward(TokenModule):
+    r"""Fields scaled by functions of invariants: $W_2\bigl[\sigma(W_g I(h) + b) \odot h\bigr]$, $h = W_1 x$; exact.
+
+    $I(h)$ are the trivial copies of $h$ and the norms of the others, $\sigma$ the sigmoid; one gate for each irrep copy.
+
+    Args:
+        in_type: any field type on the plane, of input and output.
+        expansion: multiplicity of each irrep in the hidden layer, relative to the input.
+
+    Shape:
+        (b, c, h, w) or (points, c), unchanged.
+
+    Raises:
+        TypeError: if the type is not one on the plane.
+        ValueError: if the expansion is not positive.
+
+    Examples:
+        >>> from escnn_attn import GatedFeedForward, fourier_type, planar_gspace
+        >>> GatedFeedForward(fourier_type(planar_gspace("SO2"), 4, 3)).gate.out_features
+        32
+    """
+
+    def __init__(self, in_type: FieldType, expansion: float = 2) -> None:
+        super().__init__(in_type, in_type)
+        if expansion <= 0:
+            raise ValueError(f"expansion must be positive, got {expansion}")
+        group = in_type.fibergroup
+        inputs: Multiplicities = self.in_layout.multiplicities
+        hidden = {irrep: max(1, round(expansion * m)) for irrep, m in inputs.items()}
+        self.project_in = IsotypicLinear(group, inputs, hidden)
+        self.project_out = IsotypicLinear(group, hidden, inputs)
+        self.trivial = [group.irrep(*irrep).is_trivial() for irrep in hidden]
+        self.gate = nn.Linear(sum(hidden.values()), sum(hidden.values()))
+
+    def forward_tokens(self, tokens: Tokens) -> Tokens:
+        hidden = self.project_in(tokens.features)
+        gates = torch.sigmoid(self.gate(invariants(hidden, self.trivial)))
+        parts = gates.split([h.shape[-1] for h in hidden], dim=-1)
+        gated: Features = tuple(h * g for h, g in zip(hidden, parts, strict=True))
+        return tokens.with_features(self.project_out(gated))

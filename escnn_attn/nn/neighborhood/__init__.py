@@ -1,0 +1,1 @@
+"""Neighborhoods: which tokens a token attends to."""

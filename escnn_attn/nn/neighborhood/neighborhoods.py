@@ -1,0 +1,203 @@
+"""Neighborhoods: attention to the tokens near each token, by distance and never by direction."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from escnn_attn.nn.neighborhood._patterns import AllPairs, AttentionPattern, Graph, attended
+from escnn_attn.nn.neighborhood._tiles import disc_pattern
+from escnn_attn.tokens.domains import diameter
+from escnn_attn.tokens.tokens import Tokens
+
+#: rounding allowed for, relative to a distance: tokens at just the radius are inside however the plane is turned
+MARGIN = 1e-5
+
+
+class Neighborhood(ABC):
+    """Base class: which keys are near enough to a query to be attended to.
+
+    A subclass defines `pairs`. Attention stays equivariant if membership depends on distances alone.
+
+    Examples:
+        >>> import numpy as np
+        >>> from escnn_attn import Neighborhood
+        >>> class Ring(Neighborhood):
+        ...     def pairs(self, query, key, slack):
+        ...         distances = np.linalg.norm(key[:, None] - query[None], axis=-1)
+        ...         return np.stack(np.nonzero((distances > 1) & (distances < 2)))
+        >>> Ring().pairs(np.zeros((1, 3)), np.array([[0.5, 0, 0], [1.5, 0, 0]]), slack=0.0).tolist()
+        [[1], [0]]
+    """
+
+    @abstractmethod
+    def pairs(self, query: np.ndarray, key: np.ndarray, slack: float) -> np.ndarray:
+        """Indices (2, e) of keys (first row) and queries (second row) that attend; those of two samples are left out later.
+
+        Args:
+            query: positions (t, 3) of queries; the third number tells samples apart, by more than all distances inside one.
+            key: positions (s, 3) of keys.
+            slack: rounding of the positions: distances that differ by less are to count as equal.
+        """
+
+    def pattern(self, query: Tokens, context: Tokens) -> AttentionPattern:
+        """The pairs of tokens, for attention of a query to a context."""
+        return Graph(query, context, self.edges(query, context))
+
+    def edges(self, query: Tokens, context: Tokens) -> Tensor:
+        """The graph (2, e) from the keys, counted through as b·s, to the queries, as b·t; padding is left out."""
+        batch, device = query.features[0].shape[1], query.positions.device
+        extent = diameter(query.positions, context.positions)
+        keys, key_index = _points(context.positions, attended(context), batch, 2 * extent + 1)
+        queries, query_index = _points(query.positions, query.mask, batch, 2 * extent + 1)
+        if not len(keys) or not len(queries):
+            return torch.zeros(2, 0, dtype=torch.long, device=device)
+        near = np.asarray(self.pairs(queries, keys, 4 * torch.finfo(query.positions.dtype).eps * extent))
+        if near.ndim != 2 or len(near) != 2 or (near.size and not np.issubdtype(near.dtype, np.integer)):
+            raise ValueError(f"expected pairs (2, e) of integers from {self}, got {near.shape} of {near.dtype}")
+        key, row = near.astype(np.int64, copy=False)
+        if near.size and (near.min() < 0 or key.max() >= len(keys) or row.max() >= len(queries)):
+            raise ValueError(
+                f"expected pairs of {len(keys)} keys (first row) and {len(queries)} queries (second row) from {self}, got indices "
+                f"from {near.min()} to {near.max(axis=1).tolist()}"
+            )
+        row, key = np.divmod(np.unique(row * len(keys) + key), len(keys))  # a pair that is given twice counts once
+        same = np.abs(keys[key, 2] - queries[row, 2]) < 0.5
+        return torch.from_numpy(np.stack([key_index[key[same]], query_index[row[same]]])).to(device)
+
+
+def _points(x: Tensor, mask: Tensor | None, batch: int, gap: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (n, 3) of the tokens that a mask keeps, samples `gap` apart in the third number; and their indices."""
+    x = x.detach().expand(batch, -1, -1).double().cpu()
+    sample = torch.arange(batch, dtype=x.dtype)[:, None, None].expand(-1, x.shape[1], 1) * gap
+    kept = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask.cpu()
+    return torch.cat([x, sample], dim=2)[kept].numpy(), kept.flatten().nonzero()[:, 0].numpy()
+
+
+@dataclass(frozen=True)
+class Disc(Neighborhood):
+    """The tokens within a radius: a disc stencil on grids, a radius graph on clouds.
+
+    On a grid, time and memory are linear in the pixels, on clouds in the edges of the graph. A disc that covers
+    everything is global attention.
+
+    Args:
+        radius: in token spacings on a grid, in the units of `coords` on clouds; tokens at just the radius are inside.
+
+    Raises:
+        ValueError: if the radius is not positive.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import Disc, SteerableSelfAttention, fourier_type, planar_gspace
+        >>> t = fourier_type(planar_gspace("SO2"), 2, 1)
+        >>> attention = SteerableSelfAttention(t, num_heads=1, neighborhood=Disc(2.0))
+        >>> x = t(torch.randn(1, 6, 5, 5))
+        >>> (attention.attention_weights(x)[0, 0] > 0).sum(-1).view(5, 5)  # keys of each pixel
+        tensor([[ 6,  8,  9,  8,  6],
+                [ 8, 11, 12, 11,  8],
+                [ 9, 12, 13, 12,  9],
+                [ 8, 11, 12, 11,  8],
+                [ 6,  8,  9,  8,  6]])
+    """
+
+    radius: float
+
+    def __post_init__(self) -> None:
+        if not self.radius > 0:
+            raise ValueError(f"expected a positive radius, got {self.radius}")
+
+    def pattern(self, query: Tokens, context: Tokens) -> AttentionPattern:
+        reach = self.radius * (1 + MARGIN)
+        if not context.features[0].numel() or diameter(query.positions, context.positions) <= reach:
+            return AllPairs(query, context)
+        if context.key is not None and context.key[0] == "grid" and query.key == context.key:
+            return disc_pattern(query, context, reach)
+        return super().pattern(query, context)
+
+    def pairs(self, query: np.ndarray, key: np.ndarray, slack: float) -> np.ndarray:
+        reach = self.radius * (1 + MARGIN) + slack
+        near = KDTree(query).sparse_distance_matrix(KDTree(key), reach, output_type="ndarray")
+        return np.stack([near["j"], near["i"]])
+
+
+@dataclass(frozen=True)
+class KNearest(Neighborhood):
+    """The k nearest tokens, itself among them; tokens as far as the k-th are included, so that ties break no symmetry.
+
+    Args:
+        k: number of tokens; all of a smaller sample.
+
+    Raises:
+        ValueError: if k is less than 1.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import KNearest, SteerableSelfAttention, fourier_type, planar_gspace
+        >>> t = fourier_type(planar_gspace("SO2"), 2, 1)
+        >>> attention = SteerableSelfAttention(t, num_heads=1, neighborhood=KNearest(3))
+        >>> (attention.attention_weights(t(torch.randn(20, 6), torch.randn(20, 2))) > 0).sum(-1).unique()
+        tensor([3])
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.k, int) or self.k < 1:
+            raise ValueError(f"k must be an integer of at least 1, got {self.k}")
+
+    def pairs(self, query: np.ndarray, key: np.ndarray, slack: float) -> np.ndarray:
+        tree, wanted = KDTree(key), min(self.k, len(key))
+        asked = min(wanted + 4, len(key))
+        near, index = (np.reshape(part, (len(query), asked)) for part in tree.query(query, asked))
+        reach = near[:, wanted - 1] * (1 + MARGIN) + slack
+        tied = (near[:, -1] <= reach) & (asked < len(key))  # as far as what was not asked for: looked up anew
+        row, column = np.nonzero((near <= reach[:, None]) & ~tied[:, None])
+        rows = np.nonzero(tied)[0]
+        found = [np.array(keys, dtype=np.int64) for keys in tree.query_ball_point(query[rows], reach[rows])]
+        again = np.repeat(rows, [len(keys) for keys in found])
+        return np.stack([np.concatenate([index[row, column], *found]), np.concatenate([row, again])])
+
+
+def attention_pattern(
+    neighborhood: Neighborhood | None, query: Tokens, context: Tokens, edges: Tensor | None
+) -> AttentionPattern:
+    """The pairs of tokens that attend: along a graph where one is given, or else in a neighborhood, or else all.
+
+    Kept in `query.shared`, for the next layer of a stack.
+
+    Args:
+        neighborhood: of a layer; None for all pairs.
+        query: tokens that attend.
+        context: tokens attended to.
+        edges: (2, e) from keys, counted through as b·s, to queries, as b·t.
+    """
+    name = ("pattern", _name(neighborhood))
+    depends_on = (query.positions, query.mask, context.positions, context.mask, context.quadrature_weights, edges)
+    known, pattern = query.shared.get(name, ((), None))
+    if pattern is None or any(a is not b for a, b in zip(known, depends_on, strict=True)):
+        if edges is not None:
+            pattern = Graph(query, context, edges)
+        else:
+            pattern = AllPairs(query, context) if neighborhood is None else neighborhood.pattern(query, context)
+        query.shared[name] = (depends_on, pattern)
+    return pattern
+
+
+def _name(neighborhood: Neighborhood | None) -> object:
+    """What equal neighborhoods share: themselves, or for those that cannot be hashed the one object."""
+    try:
+        hash(neighborhood)
+    except TypeError:
+        return id(neighborhood)
+    return neighborhood
+
+
+def require_neighborhood(neighborhood: object) -> Neighborhood | None:
+    """Returns a neighborhood or None, and raises a TypeError for anything else."""
+    if neighborhood is None or isinstance(neighborhood, Neighborhood):
+        return neighborhood
+    raise TypeError(f"expected a neighborhood such as Disc(3.0) or KNearest(16), or None, got {neighborhood!r}")

@@ -1,0 +1,43 @@
+"""Equivariant normalization."""
+
+import torch
+from escnn.nn import FieldType
+from torch import nn
+
+from escnn_attn.functional.attention import rms_norm
+from escnn_attn.nn.modules import TokenModule
+from escnn_attn.tokens.tokens import Tokens
+
+
+class SteerableRMSNorm(TokenModule):
+    r"""Divides each token by the root mean square of its channels, with a learned gain for each irrep copy.
+
+    $y_\psi = g_\psi\,x_\psi / \sqrt{\tfrac1C\sum_\psi|x_\psi|^2 + \epsilon}$ in irreps coordinates, where every
+    representation is orthogonal and the mean square therefore invariant (Zhang & Sennrich, 2019,
+    https://arxiv.org/abs/1910.07467, for plain channels). No mean is subtracted.
+
+    Args:
+        in_type: field type of input and output.
+        eps: added to the mean square.
+
+    Shape:
+        (b, c, h, w) or (points, c), unchanged.
+
+    Raises:
+        TypeError: if the type is not one on the plane.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import SteerableRMSNorm, fourier_type, planar_gspace
+        >>> norm = SteerableRMSNorm(fourier_type(planar_gspace("O2"), 2, 1))
+        >>> norm(norm.in_type(7 * torch.ones(1, 12, 1, 1))).tensor.square().mean().round(decimals=3).item()
+        1.0
+    """
+
+    def __init__(self, in_type: FieldType, eps: float = 1e-6) -> None:
+        super().__init__(in_type, in_type)
+        self.eps = eps
+        self.gains = nn.ParameterList(torch.ones(m) for m in self.in_layout.multiplicities.values())
+
+    def forward_tokens(self, tokens: Tokens) -> Tokens:
+        return tokens.with_features(rms_norm(tokens.features, tuple(self.gains), self.eps))

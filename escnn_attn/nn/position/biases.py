@@ -1,0 +1,107 @@
+"""Position embeddings by distance alone: cheaper than the rotary one, and blind to direction."""
+
+import math
+
+import torch
+from escnn.nn import FieldType
+from torch import Tensor, nn
+
+from escnn_attn.functional.attention import distances
+from escnn_attn.nn.position.rotary import PositionEmbedding
+
+
+class DistanceBias(PositionEmbedding):
+    r"""A Gaussian window for each head: the logits get $-\lambda_h |x_i - x_j|^2$, in one fused call.
+
+    $|x_i|^2$ cancels in the softmax, so three more dimensions do it: $\tilde q = (q, 2\lambda x_i, -\lambda)$,
+    $\tilde k = (k, x_j, |x_j|^2)$; values are padded to the same width. Memory is linear in the tokens.
+
+    Args:
+        head_type: field type of one head.
+        num_heads: number of heads.
+        lengths: $1/\sqrt{2\lambda}$ that the first and last head start with, evenly spaced in logarithm between, in the
+            units of the positions.
+
+    Raises:
+        ValueError: if the lengths are not positive.
+
+    Examples:
+        >>> from escnn_attn import DistanceBias, SteerableSelfAttention, fourier_type, planar_gspace
+        >>> t = fourier_type(planar_gspace("SO2"), 4, 1)
+        >>> SteerableSelfAttention(t, num_heads=2, position=DistanceBias).position.log_rate.shape
+        torch.Size([2])
+    """
+
+    def __init__(self, head_type: FieldType, num_heads: int, *, lengths: tuple[float, float] = (2.0, 16.0)) -> None:
+        super().__init__(head_type, num_heads)
+        if min(lengths) <= 0:
+            raise ValueError(f"expected positive lengths, got {lengths}")
+        first, last = (math.log(0.5 / length**2) for length in lengths)
+        between = torch.linspace(0, 1, num_heads) if num_heads > 1 else torch.tensor([0.5])
+        self.log_rate = nn.Parameter(first + (last - first) * between)
+        # attention multiplies all logits by its scale
+        self.root = math.sqrt(self.channels * self.coefficients)
+
+    def encode_query(self, q: Tensor, x: Tensor) -> Tensor:
+        rate = (self.log_rate.exp() * self.root)[:, None, None].to(x.dtype)
+        extra = rate * torch.cat([2 * x, -torch.ones_like(x[..., :1])], dim=-1)[:, None]
+        return _widen(q, extra)
+
+    def encode_key(self, k: Tensor, x: Tensor) -> Tensor:
+        return _widen(k, torch.cat([x, x.square().sum(dim=-1, keepdim=True)], dim=-1)[:, None])
+
+    def encode_value(self, v: Tensor, x: Tensor) -> Tensor:
+        return _widen(v, x.new_zeros(1, 1, 1, 3))
+
+    def decode(self, out: Tensor, x: Tensor) -> Tensor:
+        return super().decode(out[..., :-3], x)
+
+
+def _widen(coefficients: Tensor, extra: Tensor) -> Tensor:
+    """Flattened coefficients (b, h, t, c, r) with further dimensions (b or 1, h or 1, t or 1, 3), not rounded below float32."""
+    flat = coefficients.flatten(-2)
+    return torch.cat([flat, extra.expand(*flat.shape[:-1], -1)], dim=-1)
+
+
+class RadialBias(PositionEmbedding):
+    r"""A learned function of distance for each head: the logits get $b_h(|x_i - x_j|)$.
+
+    $b_h(d) = \sum_n w_{hn} \exp\bigl(-\tfrac12 (d - \mu_n)^2 / \sigma^2\bigr)$ with centers $\mu_n$ evenly spaced from 0
+    to `extent` and $\sigma$ their spacing, as in SchNet (Schütt et al., 2017, https://arxiv.org/abs/1706.08566); zero
+    at first. Stores heads × tokens² for all pairs (once, not for each sample, on a grid), and heads × pairs with a
+    neighborhood.
+
+    Args:
+        head_type: field type of one head.
+        num_heads: number of heads.
+        extent: distance that the centers reach to, in the units of the positions; farther off the bias fades to zero.
+        centers: number of basis functions.
+
+    Raises:
+        ValueError: if the extent is not positive, or there are fewer than two centers.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import Disc, RadialBias, SteerableSelfAttention, fourier_type, planar_gspace
+        >>> t = fourier_type(planar_gspace("SO2"), 4, 1)
+        >>> attention = SteerableSelfAttention(t, num_heads=2, position=RadialBias, neighborhood=Disc(3.0))
+        >>> attention(t(torch.randn(1, 12, 8, 8))).shape
+        torch.Size([1, 12, 8, 8])
+    """
+
+    def __init__(self, head_type: FieldType, num_heads: int, *, extent: float = 10.0, centers: int = 16) -> None:
+        super().__init__(head_type, num_heads)
+        if extent <= 0 or centers < 2:
+            raise ValueError(f"expected a positive extent and at least 2 centers, got {extent} and {centers}")
+        self.extent, self.centers = extent, centers
+        self.weight = nn.Parameter(torch.zeros(num_heads, centers))
+
+    def bias(self, x_query: Tensor, x_key: Tensor) -> Tensor:
+        distance = distances(x_query, x_key)[:, None]
+        spacing = self.extent / (self.centers - 1)
+        basis = (torch.exp(-0.5 * (distance / spacing - n).square()) for n in range(self.centers))
+        weights = self.weight.to(distance.dtype)[:, :, None, None]
+        return sum((w * b for w, b in zip(weights.unbind(1), basis, strict=True)), start=distance.new_zeros(()))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, extent={self.extent:g}, centers={self.centers}"
