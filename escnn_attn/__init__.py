@@ -1,48 +1,83 @@
 """Steerable self-attention for escnn: equivariant transformers for SO(2), O(2), C_N and D_N."""
 
 from escnn_attn import compat  # noqa: F401, I001  (first: it guards the import of escnn)
-from escnn_attn import testing
-from escnn_attn.nn.attention.steerable import SteerableCrossAttention, SteerableSelfAttention
-from escnn_attn.nn.modules import SequentialModule, TokenModule
-from escnn_attn.nn.position.biases import DistanceBias, RadialBias
-from escnn_attn.nn.feedforward import BilinearFeedForward, FourierFeedForward, GatedFeedForward
-from escnn_attn.fields.types import IsotypicLayout, field_type, fourier_type, planar_gspace
-from escnn_attn.nn.attention.group import GroupSelfAttention, LiftingSelfAttention
-from escnn_attn.nn.linear import SteerableLinear
-from escnn_attn.models.factories import group_block, steerable_block
-from escnn_attn.models.transformer import SteerableTransformer
-from escnn_attn.nn.neighborhood.neighborhoods import Disc, KNearest, Neighborhood
-from escnn_attn.nn.nonlinearity import FourierGELU
-from escnn_attn.nn.norm import SteerableRMSNorm
-from escnn_attn.nn.pooling import InvariantPooling
-from escnn_attn.nn.position.rotary import NoPosition, PositionEmbedding, QueryKeyRotaryEmbedding, RotaryEmbedding
-from escnn_attn.models.stems import convolution_stem, lifting_stem
-from escnn_attn.tokens.tokens import Tokens
-from escnn_attn.models.blocks import SteerableStack, SteerableTransformerBlock
+from escnn_attn import pretrained, testing
 from escnn_attn._version import __version__
+from escnn_attn.fields import Irreps, IsotypicLayout, field_type, fourier_type, planar_gspace
+from escnn_attn.models import (
+    SteerableFieldTransformer,
+    SteerablePointClassifier,
+    SteerablePointTransformer,
+    SteerableStack,
+    SteerableTransformer,
+    SteerableTransformerBlock,
+    convolution_stem,
+    group_block,
+    lifting_stem,
+    steerable_block,
+)
+from escnn_attn.nn import (
+    BilinearFeedForward,
+    ContextModule,
+    Disc,
+    DistanceBias,
+    Encoding,
+    FourierFeedForward,
+    FourierGELU,
+    GatedFeedForward,
+    GroupSelfAttention,
+    InvariantPooling,
+    KNearest,
+    LiftingSelfAttention,
+    Neighborhood,
+    NoPosition,
+    PlanarModule,
+    PoolingModule,
+    PositionEmbedding,
+    QueryKeyRotaryEmbedding,
+    RadialBias,
+    RotaryEmbedding,
+    SequentialModule,
+    SteerableCrossAttention,
+    SteerableLinear,
+    SteerableRMSNorm,
+    SteerableSelfAttention,
+    TokenModule,
+)
+from escnn_attn.tokens import Clouds, Grid, Tokens
 
 
 __all__ = [
     "BilinearFeedForward",
+    "Clouds",
+    "ContextModule",
     "Disc",
     "DistanceBias",
+    "Encoding",
     "FourierFeedForward",
     "FourierGELU",
     "GatedFeedForward",
+    "Grid",
     "GroupSelfAttention",
     "InvariantPooling",
+    "Irreps",
     "IsotypicLayout",
     "KNearest",
     "LiftingSelfAttention",
     "Neighborhood",
     "NoPosition",
+    "PlanarModule",
+    "PoolingModule",
     "PositionEmbedding",
     "QueryKeyRotaryEmbedding",
     "RadialBias",
     "RotaryEmbedding",
     "SequentialModule",
     "SteerableCrossAttention",
+    "SteerableFieldTransformer",
     "SteerableLinear",
+    "SteerablePointClassifier",
+    "SteerablePointTransformer",
     "SteerableRMSNorm",
     "SteerableSelfAttention",
     "SteerableStack",
@@ -57,6 +92,7 @@ __all__ = [
     "group_block",
     "lifting_stem",
     "planar_gspace",
+    "pretrained",
     "steerable_block",
     "testing",
 ]

@@ -6,7 +6,7 @@ On point clouds any element of the group acts exactly. On grids only elements th
 
 import copy
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,10 +14,47 @@ from escnn.group import Group, GroupElement
 from escnn.gspaces import GSpace
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from escnn_attn.tokens.domains import grid_positions
+from escnn_attn.tokens import Lattice, lattice_positions
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
+#: the largest default tolerance, whatever the parts of a module state
+LARGEST_TOLERANCE = 1e-2
+
+
+class Approximate:
+    """Mixin of modules that are equivariant to continuous groups up to an error that they state."""
+
+    @property
+    def equivariance_tolerance(self) -> float:
+        """Relative error under continuous elements, for typical inputs; 0 for exact modules."""
+        return 0.0
+
+
+@runtime_checkable
+class TakesFields(Protocol):
+    """A module with an input of type `in_type`."""
+
+    in_type: FieldType
+
+
+@runtime_checkable
+class TakesContext(Protocol):
+    """A module with a second input of type `context_type`."""
+
+    context_type: FieldType
+
+
+class ErrorOptions(TypedDict, total=False):
+    """Keyword arguments of `equivariance_error`."""
+
+    elements: Iterable[GroupElement] | None
+    dtype: torch.dtype
+    domain: Literal["points", "grid"]
+    size: int
+    batch: int
+    seed: int
 
 
 def equivariance_error(
@@ -58,8 +95,8 @@ def equivariance_error(
         elements = lattice_elements(in_type.gspace) if domain == "grid" else random_elements(in_type.fibergroup, 8, rng)
     draw = torch.Generator().manual_seed(seed)
     inputs = [_random(in_type, domain, size, batch, dtype, draw)]
-    if isinstance(context_type := getattr(module, "context_type", None), FieldType):
-        inputs.append(_random(context_type, domain, size + 2, batch, dtype, draw))
+    if isinstance(module, TakesContext):
+        inputs.append(_random(module.context_type, domain, size + 2, batch, dtype, draw))
     with torch.no_grad():
         reference = module(*inputs)
         moved = ((g, module(*(transform(x, g) for x in inputs))) for g in elements)
@@ -91,15 +128,14 @@ def _random(
 
 
 def assert_equivariant(
-    module: EquivariantModule, *, tolerance: float | None = None, **how: Any
+    module: EquivariantModule, *, tolerance: float | None = None, **options: Unpack[ErrorOptions]
 ) -> list[tuple[GroupElement, float]]:
     """Asserts that every `equivariance_error` of a module is at most `tolerance`.
 
     Args:
         module: as `equivariance_error` takes it.
-        tolerance: None for 1e-10 in float64 and 1e-4 in float32, or ten times the tolerance that a part of the module
-            states, where that is larger and the elements are continuous.
-        how: the other arguments of `equivariance_error`.
+        tolerance: None for 1e-10 in float64 and 1e-4 in float32 or, on points, for `stated_tolerance` where that is larger.
+        options: the other arguments of `equivariance_error`.
 
     Returns:
         the elements with their errors.
@@ -114,14 +150,14 @@ def assert_equivariant(
         >>> errors = assert_equivariant(SteerableLinear(t, t), domain="points")
     """
     if tolerance is None:
-        stated = 10 * stated_tolerance(module) if how.get("domain") == "points" else 0.0
-        dtype = how.get("dtype", torch.float64)
+        stated = stated_tolerance(module) if options.get("domain") == "points" else 0.0
+        dtype = options.get("dtype", torch.float64)
         if dtype not in TOLERANCE:
             raise ValueError(
                 f"expected a tolerance for {dtype}: only {[str(known) for known in TOLERANCE]} have one by default"
             )
         tolerance = max(TOLERANCE[dtype], stated)
-    errors = equivariance_error(module, **how)
+    errors = equivariance_error(module, **options)
     if not errors:
         raise AssertionError(f"no element of {_in_type(module).fibergroup} was tested: equivariance was not checked")
     worst, error = max(errors, key=lambda pair: pair[1] if np.isfinite(pair[1]) else np.inf)
@@ -134,11 +170,11 @@ def assert_equivariant(
 
 
 def stated_tolerance(module: nn.Module) -> float:
-    """The largest error under continuous elements that a part of the module states as its `tolerance`."""
-    in_type = getattr(module, "in_type", None)
-    if in_type is None or not in_type.fibergroup.continuous:
+    """Ten times the largest `equivariance_tolerance` of the parts of a module, at most 1e-2; 0 for finite groups."""
+    if not _in_type(module).fibergroup.continuous:
         return 0.0
-    return max((float(getattr(part, "tolerance", 0.0)) for part in module.modules()), default=0.0)
+    stated = (part.equivariance_tolerance for part in module.modules() if isinstance(part, Approximate))
+    return min(10 * max(stated, default=0.0), LARGEST_TOLERANCE)
 
 
 def random_elements(group: Group, count: int, rng: np.random.Generator) -> list[GroupElement]:
@@ -183,7 +219,7 @@ def transform(x: GeometricTensor | Tensor, element: GroupElement) -> GeometricTe
     if height != width:
         raise ValueError(f"expected a square grid, got {height} × {width}")
     # the pixel that arrives at position y comes from g⁻¹y
-    origin = grid_positions(height, width)[0] @ torch.as_tensor(action).round()
+    origin = torch.from_numpy(lattice_positions(Lattice(height, width)) @ np.round(action))
     columns = (origin[:, 0] + (width - 1) / 2).round().long()
     rows = ((height - 1) / 2 - origin[:, 1]).round().long()
     return GeometricTensor(fibres.flatten(2)[..., rows * width + columns].view_as(fibres), x.type)
@@ -194,8 +230,8 @@ def _act_on_fibres(field_type: FieldType, x: Tensor, element: GroupElement) -> T
     return torch.einsum("oi,bi...->bo...", matrix, x).contiguous()
 
 
-def _in_type(module: EquivariantModule) -> FieldType:
-    if not isinstance(module.in_type, FieldType):
+def _in_type(module: nn.Module) -> FieldType:
+    if not isinstance(module, TakesFields) or not isinstance(module.in_type, FieldType):
         raise TypeError(f"{type(module).__name__} has no in_type: its equivariance is not defined")
     return module.in_type
 
@@ -205,7 +241,7 @@ def _is_signed_permutation(matrix: np.ndarray) -> bool:
 
 
 def relative_error(actual: GeometricTensor | Tensor, expected: GeometricTensor | Tensor) -> float:
-    """The norm of the difference, divided by that of `expected`, which must not be zero or infinite."""
+    """The norm of the difference divided by that of `expected`, which must be finite and not zero."""
     a, b = (t if isinstance(t, Tensor) else t.tensor for t in (actual, expected))
     norm = float(b.norm())
     if norm == 0 or not np.isfinite(norm):

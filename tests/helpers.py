@@ -10,6 +10,7 @@ from escnn.nn import FieldType, GeometricTensor
 
 from escnn_attn import (
     DistanceBias,
+    Grid,
     NoPosition,
     QueryKeyRotaryEmbedding,
     RadialBias,
@@ -20,6 +21,7 @@ from escnn_attn import (
     planar_gspace,
     steerable_block,
 )
+from escnn_attn.models.network import SteerableNetwork
 
 POSITIONS = {
     "rotary": RotaryEmbedding,
@@ -83,6 +85,13 @@ def randomize(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
-def small_model(group: str, **options) -> SteerableTransformer:
-    small = {"channels": 4, "max_frequency": 2, "depth": 2, "block": partial(steerable_block, num_heads=2)}
-    return SteerableTransformer(group, **{**small, **options})
+def small_model(group: str, kind: type[SteerableNetwork] = SteerableTransformer, **options) -> SteerableNetwork:
+    small = {"channels": 4, "depth": 2, "block": partial(steerable_block, num_heads=2)}
+    if group in ("SO2", "O2"):
+        small["max_frequency"] = 2
+    return kind(group, **{**small, **options})
+
+
+def pixels_of(height: int, width: int) -> torch.Tensor:
+    """Positions (height·width, 2) of the pixels of a grid, float64."""
+    return Grid(height, width, dtype=torch.float64).positions[0]

@@ -9,6 +9,7 @@ from escnn_attn import (
     NoPosition,
     RotaryEmbedding,
     SteerableSelfAttention,
+    Tokens,
     fourier_type,
     planar_gspace,
 )
@@ -91,9 +92,11 @@ def naive(module: SteerableSelfAttention, x, samples: int) -> torch.Tensor:
     A = torch.tensor(synthesis_matrix(group, irreps, elements))
     tokens = module.in_layout.split(x.tensor.T[None])
     projected = module.project_in(tokens)
-    coefficients = projected[0][0].unflatten(-1, (3, module.num_heads, module.channels)).permute(0, 2, 3, 4, 1)  # t p h c r
-    pairs = module.channels // 2
-    out = torch.zeros(len(x.coords), module.num_heads, module.channels, A.shape[1], dtype=torch.float64)
+    coefficients = (
+        projected[0][0].unflatten(-1, (3, module.num_heads, module.heads.channels)).permute(0, 2, 3, 4, 1)
+    )  # t p h c r
+    pairs = module.heads.channels // 2
+    out = torch.zeros(len(x.coords), module.num_heads, module.heads.channels, A.shape[1], dtype=torch.float64)
     for h in range(module.num_heads):
         values = torch.complex(
             torch.einsum("nr,tpfr->ptfn", A, coefficients[:, :, h, :pairs]),
@@ -109,7 +112,7 @@ def naive(module: SteerableSelfAttention, x, samples: int) -> torch.Tensor:
         for i, x_i in enumerate(x.coords):
             shift = [torch.exp(1j * (waves @ (x_j - x_i))) for x_j in x.coords]
             logits = torch.stack([(values[0, i].conj() * s * values[1, j]).real.sum() for j, s in enumerate(shift)])
-            weights = (logits * module.scale).softmax(dim=0)
+            weights = (logits * module.heads.scale).softmax(dim=0)
             total = sum(w * s * values[2, j] for j, (w, s) in enumerate(zip(weights, shift)))
             out[i, h, :pairs] = torch.einsum("fn,nr->fr", total.real, A)
             out[i, h, pairs:] = torch.einsum("fn,nr->fr", total.imag, A)
@@ -159,18 +162,11 @@ def test_weights_reproduce_the_output():
     """Without positions and with one-hot-like keys, out = Σ weights · values."""
     module = attention_on("C3", position=NoPosition)
     x = cloud(module.in_type, points=6)
-    tokens_v = module._functions(module.project_in(_tokens(module, x).features), 3)[2]
+    tokens_v = module.query_key_value(*[Tokens.of(x, module.in_layout)] * 2)[2]
     mixed = torch.einsum("bhts,bhscr->bhtcr", module.attention_weights(x), tokens_v)
     functions = (mixed * module.gain[:, None, None, None]).permute(0, 2, 4, 1, 3).flatten(3)
     expected = module.out_layout.merge(module.project_out((functions,)))
     assert relative(module(x).tensor, expected[0].T) < 1e-12
-
-
-def _tokens(module, x):
-    from escnn_attn.tokens.domains import domain_of
-    from escnn_attn.tokens.tokens import to_tokens
-
-    return to_tokens(x, module.in_layout, domain_of(x))
 
 
 @pytest.mark.parametrize("tokens", [5, 10, 14])

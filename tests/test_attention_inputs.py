@@ -20,9 +20,8 @@ from escnn_attn import (
     planar_gspace,
 )
 from escnn_attn.nn.position._rotation import sampled_wave
-from escnn_attn.tokens.domains import grid_positions
 
-from .helpers import POSITIONS, attention_on, cloud, mixed_type, relative
+from .helpers import POSITIONS, attention_on, cloud, mixed_type, pixels_of, relative
 
 
 @pytest.mark.parametrize("name", ["C3", "SO2"])
@@ -66,7 +65,7 @@ def test_dropout_drops_whole_fields():
 
 def test_grid_positions_agree_with_escnn():
     """(x, y) with y up: the first pixel is top left."""
-    corners = grid_positions(3, 5)[0][[0, 4, -1]]
+    corners = pixels_of(3, 5)[[0, 4, -1]]
     assert corners.tolist() == [[-2, 1], [2, 1], [2, -1]]
 
 
@@ -74,7 +73,7 @@ def test_grid_positions_agree_with_escnn():
 def test_a_grid_is_the_cloud_of_its_pixels(shape):
     module = attention_on("SO2", position=partial(RotaryEmbedding, tolerance=1e-12))
     x = torch.randn(1, module.in_type.size, *shape, dtype=torch.float64)
-    points = module.in_type(x.flatten(2)[0].T.contiguous(), grid_positions(*shape)[0])
+    points = module.in_type(x.flatten(2)[0].T.contiguous(), pixels_of(*shape))
     assert relative(module(points).tensor, module(module.in_type(x)).tensor.flatten(2)[0].T) < 1e-12
 
 
@@ -213,7 +212,7 @@ def test_wrong_inputs_are_refused():
         SteerableSelfAttention(t, num_heads=1, position=None)
     with pytest.raises(ValueError, match="detach the coords"):
         module(t(cloud(t).tensor, cloud(t).coords.requires_grad_()))
-    with pytest.raises(ValueError, match="bool mask of shape"):
+    with pytest.raises(ValueError, match="expected a mask of shape"):
         module(t(torch.randn(1, t.size, 3, 3).double()), mask=torch.ones(1, 9, dtype=torch.bool))
     with pytest.raises(ValueError, match="finite coords"):
         module(t(torch.randn(2, t.size).double(), torch.tensor([[0.0, float("nan")], [0.0, 1.0]])))

@@ -1,6 +1,5 @@
 """Cross-attention: between types, resolutions and domains."""
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,13 +13,13 @@ from escnn_attn import (
     RotaryEmbedding,
     SteerableCrossAttention,
     SteerableSelfAttention,
+    Tokens,
     planar_gspace,
 )
 from escnn_attn.testing import equivariance_error, transform
-from escnn_attn.tokens.domains import grid_positions
-from escnn_attn.tokens.tokens import grid_tokens
+from escnn_attn.tokens import Grid, grid_of
 
-from .helpers import POSITIONS, assert_every_parameter_has_gradient, cloud, mixed_type, randomize, relative, worst
+from .helpers import POSITIONS, assert_every_parameter_has_gradient, cloud, mixed_type, pixels_of, randomize, relative, worst
 
 EXACT = partial(RotaryEmbedding, tolerance=1e-12)
 
@@ -41,7 +40,7 @@ def test_attention_to_itself_is_self_attention(near, position):
     state = twin.state_dict()
     for name in [n for n in state if n.startswith("project_in")]:
         irrep = twin.project_in.plan.pairs[int(name.split(".")[-1])][1] if "weights" in name else 0
-        parts = state.pop(name).unflatten(-1, (list(twin.copies.values())[irrep], 3, -1))
+        parts = state.pop(name).unflatten(-1, (twin.heads.function.multiplicities[irrep], 3, -1))
         state[name.replace("project_in", "project_query")] = parts[..., 0, :].flatten(-2)
         state[name.replace("project_in", "project_context")] = parts[..., 1:, :].flatten(-3)
     module.load_state_dict(state)
@@ -59,7 +58,7 @@ def test_grids_are_the_clouds_of_their_pixels(near, x_is, context_is, name):
     x = torch.randn(1, module.in_type.size, 3, 4, dtype=torch.float64)
     around = torch.randn(1, module.context_type.size, 7, 6, dtype=torch.float64)
     as_points = [
-        t(f.flatten(2)[0].T.contiguous(), spacing * grid_positions(*f.shape[2:])[0])
+        t(f.flatten(2)[0].T.contiguous(), spacing * pixels_of(*f.shape[2:]))
         for t, f, spacing in ((module.in_type, x, 2.0), (module.context_type, around, 0.8))
     ]
     expected = module(*as_points).tensor
@@ -186,14 +185,14 @@ def test_patterns_of_another_context_are_not_taken():
         kind(*types, num_heads=1).double() for kind, types in ((SteerableSelfAttention, [t]), (SteerableCrossAttention, [t, t]))
     )
     x, around = (torch.randn(1, t.size, 5, 5, dtype=torch.float64) for _ in range(2))
-    mask, weights = torch.arange(25)[None] % 3 == 0, torch.rand(1, 25, dtype=torch.float64)
-    tokens = itself.forward_tokens(grid_tokens(x, itself.in_layout))
-    context = grid_tokens(around, other.context_layout, mask)
+    mask, weights = torch.arange(25).view(1, 5, 5) % 3 == 0, torch.rand(1, 5, 5, dtype=torch.float64)
+    tokens = itself.forward_tokens(Tokens.on(grid_of(x), x, itself.in_layout))
     for near in (None, Disc(2.0), KNearest(3)):
         other.neighborhood = near
-        for now in (context, replace(context, quadrature_weights=weights), replace(context, mask=None)):
-            expected = other.forward_tokens(replace(tokens, shared={}), now)
-            found = other.forward_tokens(tokens, now)
+        for options in ({"mask": mask}, {"mask": mask, "quadrature_weights": weights}, {}):
+            context = Tokens.on(grid_of(around, **options), around, other.context_layout)
+            expected = other.forward_tokens(Tokens(tokens.features, grid_of(x)), context)
+            found = other.forward_tokens(tokens, context)
             assert all(torch.equal(a, b) for a, b in zip(found.features, expected.features))
 
 
@@ -211,12 +210,11 @@ def test_a_context_without_points_does_not_stretch_the_others():
 
 def test_moved_queries_are_looked_up_anew():
     module = cross("C3", neighborhood=Disc(2.0))
-    tokens = grid_tokens(torch.randn(1, module.in_type.size, 6, 6).double(), module.in_layout)
-    context = grid_tokens(torch.randn(1, module.context_type.size, 7, 7).double(), module.context_layout)
-    module.forward_tokens(tokens, context)
-    moved = replace(tokens, positions=tokens.positions + 0.7, key=None)
-    found, expected = (module.forward_tokens(t, context) for t in (moved, replace(moved, shared={})))
-    assert all(torch.equal(a, b) for a, b in zip(found.features, expected.features))
+    x, around = (torch.randn(1, t.size, n, n).double() for t, n in ((module.in_type, 6), (module.context_type, 7)))
+    tokens, context = Tokens.on(grid_of(x), x, module.in_layout), Tokens.on(grid_of(around), around, module.context_layout)
+    near = module.forward_tokens(tokens, context)
+    wide = Tokens(tokens.features, Grid(6, 6, spacing=1.7, dtype=torch.float64))
+    assert relative(module.forward_tokens(wide, context).features[0], near.features[0]) > 1e-3
 
 
 @pytest.mark.parametrize("near", [None, Disc(3.0), KNearest(3)])
@@ -224,12 +222,12 @@ def test_weights_reproduce_the_output(near):
     """Without positions, out = gains · Σ weights · values."""
     module = cross("C3", neighborhood=near, position=NoPosition)
     x, around = cloud(module.in_type, points=9), cloud(module.context_type, points=7, seed=1)
-    tokens, context, _ = module._inputs(x, around)
+    tokens, context = module.tokens(x, around)
     weights = module.attention_weights(x, around)
     assert weights.shape == (1, 2, 9, 7)
     total = weights.sum(-1)  # zero where nothing is in the disc
     assert torch.minimum((total - 1).abs(), total).max() < 1e-12
-    mixed = torch.einsum("bhts,bhscr->bhtcr", weights, module._query_key_value(tokens, context)[2])
+    mixed = torch.einsum("bhts,bhscr->bhtcr", weights, module.query_key_value(tokens, context)[2])
     mixed = (mixed * module.gain[:, None, None, None]).permute(0, 2, 4, 1, 3).flatten(3)
     expected = module.out_layout.merge(module.project_out((mixed,)))[0].T
     reached = weights.sum(dim=(0, 1, 3)) > 0

@@ -44,7 +44,9 @@ def test_merge_inverts_split(name):
     layout = IsotypicLayout(field_type).double()
     x = torch.randn(2, field_type.size, 5, dtype=torch.float64)
     features = layout.split(x)
-    assert [f.shape[0] * f.shape[-1] for f in features] == [d * m for d, m in zip(layout.dims, layout.multiplicities.values())]
+    assert [f.shape[0] * f.shape[-1] for f in features] == [
+        d * m for d, m in zip(layout.irreps.dims, layout.irreps.multiplicities)
+    ]
     assert relative(layout.merge(features), x) < 1e-13
 
 
@@ -56,7 +58,7 @@ def test_each_isotypic_feature_transforms_by_its_irrep(name, rng):
     x = torch.randn(2, field_type.size, 3, dtype=torch.float64)
     for g in random_elements(group, 3, rng):
         moved = layout.split(field_type.transform_fibers(x, g))
-        for irrep, before, after in zip(layout.multiplicities, layout.split(x), moved):
+        for irrep, before, after in zip(layout.irreps.ids, layout.split(x), moved):
             matrix = torch.as_tensor(group.irrep(*irrep)(g))
             expected = torch.einsum("ij,jbtm->ibtm", matrix, before)
             assert relative(after, expected) < 1e-12

@@ -9,9 +9,8 @@ from escnn_attn import Disc, GroupSelfAttention, fourier_type, planar_gspace
 from escnn_attn.functional import edges
 from escnn_attn.functional.edges import attend_edges, chunks, edge_formula
 from escnn_attn.nn.position.rotary import PositionEmbedding
-from escnn_attn.tokens.domains import grid_positions
 
-from .helpers import attention_on, cloud, relative
+from .helpers import attention_on, cloud, pixels_of, relative
 
 
 def test_a_graph_of_the_user():
@@ -101,7 +100,7 @@ def test_biases_broadcast(size, monkeypatch):
     expected = module(x).tensor
     assert relative(module(x, edge_index=torch.cartesian_prod(torch.arange(23), torch.arange(23)).T).tensor, expected) < 1e-12
     field = torch.randn(1, module.in_type.size, 9, 9).double()
-    points = module.in_type(field.flatten(2)[0].T.contiguous(), grid_positions(9, 9)[0])
+    points = module.in_type(field.flatten(2)[0].T.contiguous(), pixels_of(9, 9))
     for module.neighborhood in (Disc(1.0), Disc(6.0)):
         out = module(module.in_type(field)).tensor[0].flatten(1).T
         assert relative(out, module(points).tensor) < 1e-12

@@ -16,13 +16,12 @@ GROUPS = ["trivial", "C4", "D3", "SO2", "O2"]
 def maps(name: str) -> dict[str, IsotypicLinear]:
     """From features to functions, and from functions to features of other multiplicities."""
     t = mixed_type(name)
-    copies = IsotypicLayout(spectral_type(t.gspace, 1, 2)).multiplicities
-    inputs, functions = IsotypicLayout(t).multiplicities, {psi: 6 * j for psi, j in copies.items()}
-    group = t.fibergroup
+    function = IsotypicLayout(spectral_type(t.gspace, 1, 2)).irreps
+    inputs, functions = IsotypicLayout(t).irreps, function.times(6)
     return {
-        "to functions": IsotypicLinear(group, inputs, functions, functions_out=copies).double(),
-        "from functions": IsotypicLinear(group, functions, inputs, functions_in=copies).double(),
-        "features": IsotypicLinear(group, inputs, functions).double(),
+        "to functions": IsotypicLinear(inputs, functions, functions_out=function).double(),
+        "from functions": IsotypicLinear(functions, inputs, functions_in=function).double(),
+        "features": IsotypicLinear(inputs, functions).double(),
     }
 
 
@@ -53,7 +52,7 @@ def test_functions_are_features_in_another_layout(name):
     module = maps(name)["to functions"]
     tensors, weights, bias = arguments(module)
     (functions,) = isotypic_linear(module.plan, tensors, weights, bias)
-    copies = module.plan.target.copies
+    copies = module.plan.target.function.multiplicities
     features = maps(name)["features"]
     separate = isotypic_linear(features.plan, tensors, weights, bias)
     rows = [f[..., j * 6 : (j + 1) * 6] for f, n in zip(separate, copies, strict=True) for j in range(n)]
@@ -81,7 +80,7 @@ def test_the_product_of_halves_has_a_second_derivative():
 
 
 def test_maps_on_samples_and_norms_have_second_derivatives():
-    from escnn_attn.functional.attention import rms_norm
+    from escnn_attn.functional import rms_norm
     from escnn_attn.functional.pointwise import pointwise
 
     def double(*shape: int) -> torch.Tensor:

@@ -11,7 +11,10 @@ from escnn_attn import (
     PositionEmbedding,
     RotaryEmbedding,
     SequentialModule,
+    SteerableFieldTransformer,
     SteerableLinear,
+    SteerablePointClassifier,
+    SteerablePointTransformer,
     SteerableTransformer,
     convolution_stem,
     field_type,
@@ -29,7 +32,7 @@ EXACT = partial(steerable_block, num_heads=2, feedforward=GatedFeedForward, posi
 def test_fields_at_the_points_of_clouds(group):
     """Scalars and vectors in, vectors out, of several clouds: exact under every element, and under translations."""
     fields = {"scalars": 1, "vectors": 2}
-    model = small_model(group, in_type=fields, out_type={"vectors": 1}, stem=SteerableLinear, block=EXACT).double()
+    model = small_model(group, SteerablePointTransformer, in_type=fields, out_fields={"vectors": 1}, block=EXACT).double()
     assert model.in_type == field_type(planar_gspace(group), **fields)
     assert worst(equivariance_error(model, domain="points", size=5)) < 1e-7
     x = cloud(model.in_type)
@@ -49,7 +52,7 @@ def test_fields_at_the_points_of_clouds(group):
 @pytest.mark.parametrize("group", ["C4", "O2"])
 def test_logits_of_clouds(group):
     local = partial(EXACT, neighborhood=Disc(3.0))
-    model = small_model(group, in_type={"scalars": 2}, out_type=3, stem=SteerableLinear, block=local).double()
+    model = small_model(group, SteerablePointClassifier, in_type={"scalars": 2}, num_classes=3, block=local).double()
     assert worst(equivariance_error(model, domain="points", size=5)) < 1e-7
     x = cloud(model.in_type)
     logits = model(x, batch=torch.arange(23) % 3, batch_size=4)
@@ -63,7 +66,7 @@ def test_logits_of_clouds(group):
 @pytest.mark.parametrize("strides", [(1,), (2, 2)])
 def test_fields_on_the_tokens_of_an_image(group, strides):
     stem = partial(convolution_stem, kernel_sizes=(5,) * len(strides), strides=strides)
-    model = small_model(group, out_type=mixed_type(group), stem=stem).double()
+    model = small_model(group, SteerableFieldTransformer, out_fields=mixed_type(group), stem=stem).double()
     out = model(torch.randn(2, 1, 13, 13, dtype=torch.float64))
     assert tuple(out.tensor.shape) == model.evaluate_output_shape((2, 1, 13, 13))
     assert out.type == mixed_type(group)
@@ -73,14 +76,14 @@ def test_fields_on_the_tokens_of_an_image(group, strides):
 def test_padding_of_an_image():
     """What is masked does not matter, and its tokens are zero."""
     stem = partial(convolution_stem, kernel_sizes=(1, 3), strides=(1, 2))
-    model = small_model("C4", out_type={"vectors": 1}, stem=stem).double()
+    model = small_model("C4", SteerableFieldTransformer, out_fields={"vectors": 1}, stem=stem).double()
     x, mask = torch.randn(1, 1, 9, 9, dtype=torch.float64), torch.ones(1, 9, 9, dtype=torch.bool)
     mask[0, :, 5:] = False
     out, poisoned = (model(image, mask=mask).tensor for image in (x, x.masked_fill(~mask[:, None], torch.nan)))
     assert torch.equal(out, poisoned)
     assert out[..., 3:].abs().max() == 0
     assert out[..., :3].abs().min() > 0
-    with pytest.raises(ValueError, match="bool mask of shape"):
+    with pytest.raises(ValueError, match="expected a mask of shape"):
         model(x, mask=mask[:, :3])
 
 
@@ -93,7 +96,7 @@ def test_fields_need_a_number():
 def test_masks_and_weights_are_those_of_the_pixels_under_tokens(side, strides):
     """A mask or weights that turn with the image leave the logits."""
     stem = partial(convolution_stem, kernel_sizes=(1,) * len(strides), strides=strides)
-    model = small_model("C4", out_type=3, stem=stem).eval()
+    model = small_model("C4", num_classes=3, stem=stem).eval()
     x, mask, weights = torch.randn(2, 1, side, side), torch.rand(2, side, side) > 0.3, torch.rand(2, side, side)
     turned, turned_mask, turned_weights = (t.rot90(1, (-2, -1)) for t in (x, mask, weights))
     with torch.no_grad():
@@ -111,11 +114,28 @@ def test_masks_and_weights_have_the_shape_of_the_image():
 
 
 def test_clouds_need_a_stem_for_clouds():
-    model = small_model("C4")
+    images, points = small_model("C4"), small_model("C4", SteerablePointClassifier)
+    cloud = images.in_type(torch.randn(5, 1), torch.randn(5, 2))
+    with pytest.raises(TypeError, match="takes images, not a cloud: take a SteerablePointTransformer"):
+        images(cloud)
+    with pytest.raises(TypeError, match="takes points with coords, not a grid: take a SteerableTransformer"):
+        points(images.in_type(torch.randn(1, 1, 5, 5)))
     with pytest.raises(TypeError, match="take stem=SteerableLinear"):
-        model(model.in_type(torch.randn(5, 1), torch.randn(5, 2)))
-    with pytest.raises(ValueError, match="at least one logit"):
-        small_model("C4", out_type=0)
+        small_model("C4", SteerablePointClassifier, stem=convolution_stem)(cloud)
+    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
+        small_model("C4", num_classes=0)
+
+
+def test_a_band_limit_of_a_finite_group_is_refused():
+    with pytest.raises(ValueError, match="max_frequency is for continuous groups: functions on C4 have a value per element"):
+        small_model("C4", max_frequency=2)
+
+
+def test_an_image_size_is_checked_at_once():
+    small_model("C4", image_size=29)
+    small_model("trivial", image_size=28)
+    with pytest.raises(ValueError, match="images of 29 × 28 lose their rotation center"):
+        small_model("C4", image_size=(29, 28))
 
 
 def test_the_check_of_a_network_for_clouds_turns_clouds():
@@ -125,9 +145,9 @@ def test_the_check_of_a_network_for_clouds_turns_clouds():
         def bias(self, x_query, x_key):
             return -(x_query[:, :, None] - x_key[:, None]).abs().sum(-1)[:, None]
 
-    good = small_model("SO2", stem=SteerableLinear, block=EXACT)
+    good = small_model("SO2", SteerablePointClassifier, block=EXACT)
     good.check_equivariance()
-    bad = small_model("SO2", stem=SteerableLinear, block=partial(EXACT, position=Axes))
+    bad = small_model("SO2", SteerablePointClassifier, block=partial(EXACT, position=Axes))
     with pytest.raises(AssertionError, match="not equivariant"):
         bad.check_equivariance()
     stem = partial(convolution_stem, kernel_sizes=(3,), strides=(3,))
@@ -135,7 +155,7 @@ def test_the_check_of_a_network_for_clouds_turns_clouds():
 
 
 def test_a_network_in_a_chain_gets_its_batch():
-    model = small_model("C4", in_type={"vectors": 1}, out_type={"vectors": 1}, stem=SteerableLinear)
+    model = small_model("C4", SteerablePointTransformer, in_type={"vectors": 1}, out_fields={"vectors": 1})
     x, batch = cloud(model.in_type), torch.arange(23) % 2
     x = model.in_type(x.tensor.float(), x.coords.float())
     chain = SequentialModule(model, SteerableLinear(model.out_type, model.out_type))
@@ -143,9 +163,7 @@ def test_a_network_in_a_chain_gets_its_batch():
 
 
 def test_invariants_are_those_of_the_logits():
-    model = small_model("C4", in_type={"scalars": 1}, out_type=3, stem=SteerableLinear)
+    model = small_model("C4", SteerablePointClassifier, in_type={"scalars": 1}, num_classes=3)
     x, batch = cloud(model.in_type), torch.arange(23) % 2
     x = model.in_type(x.tensor.float(), x.coords.float())
     assert torch.equal(model.readout(model.invariants(x, batch=batch)), model(x, batch=batch))
-    with pytest.raises(TypeError, match="no pooled invariants"):
-        small_model("C4", out_type={"vectors": 1}).invariants(torch.randn(1, 1, 29, 29))

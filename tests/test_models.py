@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from escnn_attn import (
+    SteerableFieldTransformer,
     convolution_stem,
 )
-from escnn_attn.models import transformer as models
+from escnn_attn.models import image as models
 from escnn_attn.testing import equivariance_error
 
 from .helpers import assert_every_parameter_has_gradient, cloud, mixed_type, relative, small_model, worst
@@ -77,7 +78,7 @@ def test_double_on_one_model_leaves_others_alone():
 @pytest.mark.parametrize("side", [27, 28, 31, 64])
 def test_images_that_would_lose_their_rotation_center_are_refused(side):
     fitting = {27: 29, 28: 29, 31: 33, 64: 65}[side]
-    with pytest.raises(ValueError, match=f"pad them to {fitting} × {fitting}"):
+    with pytest.raises(ValueError, match=f"resample them to {fitting} × {fitting}"):
         small_model("C4")(torch.randn(1, 1, side, side))
     assert worst(equivariance_error(small_model("C4"), size=fitting)) < 1e-5
     small_model("trivial")(torch.randn(1, 1, side, side))
@@ -91,7 +92,7 @@ def test_the_center_is_that_of_the_windows_of_any_stem(kernel_size, padding, fit
         return escnn.nn.R2Conv(in_type, out_type, kernel_size, stride=4, padding=padding)
 
     network = small_model("C4", stem=stem)
-    with pytest.raises(ValueError, match=f"pad them to {fitting} × {fitting}"):
+    with pytest.raises(ValueError, match=f"resample them to {fitting} × {fitting}"):
         network(torch.randn(1, 1, fitting - 3, fitting - 3))
     assert worst(equivariance_error(network, size=fitting)) < 1e-5
     monkeypatch.setattr(models, "keeps_center", lambda *_: True)
@@ -103,7 +104,7 @@ def test_poolings_of_a_stem_count():
         layers = [escnn.nn.R2Conv(in_type, out_type, 3, padding=1), escnn.nn.PointwiseMaxPool(out_type, 2, 2)]
         return escnn.nn.SequentialModule(*layers)
 
-    with pytest.raises(ValueError, match="pad them to 30 × 30"):
+    with pytest.raises(ValueError, match="resample them to 30 × 30"):
         small_model("C4", stem=stem)(torch.randn(1, 1, 29, 29))
     assert worst(equivariance_error(small_model("C4", stem=stem), size=30)) < 1e-5
 
@@ -131,7 +132,7 @@ def test_wrong_images_are_refused():
     with pytest.raises(TypeError, match="expected a geometric tensor of type"):
         small_model("C4")(cloud(mixed_type("C4")))
     with pytest.raises(TypeError, match="expected a field type on"):
-        small_model("C4", out_type=mixed_type("D4"))
+        small_model("C4", SteerableFieldTransformer, out_fields=mixed_type("D4"))
     with pytest.raises(ValueError, match="odd kernel sizes"):
         small_model("C4", stem=partial(convolution_stem, kernel_sizes=(4, 5)))
 

@@ -9,7 +9,6 @@ import torch
 from benchmarks.measure import in_fresh_process
 from escnn_attn import (
     Disc,
-    IsotypicLayout,
     KNearest,
     Neighborhood,
     RotaryEmbedding,
@@ -20,10 +19,9 @@ from escnn_attn import (
 from escnn_attn.nn.neighborhood._patterns import AllPairs
 from escnn_attn.nn.neighborhood._tiles import Tiles, WideDiscs
 from escnn_attn.testing import random_elements, transform
-from escnn_attn.tokens.domains import grid_positions
-from escnn_attn.tokens.tokens import Tokens, grid_tokens
+from escnn_attn.tokens import Clouds, Grid
 
-from .helpers import POSITIONS, assert_every_parameter_has_gradient, attention_on, cloud, relative
+from .helpers import POSITIONS, assert_every_parameter_has_gradient, attention_on, cloud, pixels_of, relative
 
 EXACT = partial(RotaryEmbedding, tolerance=1e-12)
 NEAR = {"disc": Disc(2.0), "nearest": KNearest(5)}
@@ -32,7 +30,7 @@ NEAR = {"disc": Disc(2.0), "nearest": KNearest(5)}
 def grid_and_cloud(module, height=7, width=10):
     """A random field on a grid, and the same as a cloud."""
     x = torch.randn(1, module.in_type.size, height, width, dtype=torch.float64)
-    points = module.in_type(x.flatten(2)[0].T.contiguous(), grid_positions(height, width)[0])
+    points = module.in_type(x.flatten(2)[0].T.contiguous(), pixels_of(height, width))
     return module.in_type(x), points
 
 
@@ -138,12 +136,12 @@ def test_padding_of_a_grid(near):
     assert poisoned.grad.isfinite().all()
     assert out.masked_select(~mask[:, None].expand_as(out)).abs().max() == 0
     kept = mask[0].flatten()
-    points = t(x[0].flatten(1).T[kept], grid_positions(9, 6)[0][kept])
+    points = t(x[0].flatten(1).T[kept], pixels_of(9, 6)[kept])
     assert relative(out[0].flatten(1).T[kept], module(points).tensor) < 1e-12
 
 
 def test_graphs_are_built_once_in_a_stack(monkeypatch):
-    from escnn_attn.models.blocks import SteerableStack
+    from escnn_attn import SteerableStack
 
     t = fourier_type(planar_gspace("C4"), 2)
     stack = SteerableStack([SteerableSelfAttention(t, num_heads=1, neighborhood=Disc(2.0)) for _ in range(3)])
@@ -163,8 +161,8 @@ def test_memory_of_local_attention_is_linear(domain):
 
 def test_grids_are_tiled():
     """Tiles for discs that are small beside the grid; a mask over all pixels, in bands, where they are not."""
-    x = grid_tokens(torch.randn(1, 3, 32, 32), IsotypicLayout(fourier_type(planar_gspace("SO2"), 1, 1)))
-    kinds = {radius: type(Disc(radius).pattern(x, x)) for radius in (1.0, 3.0, 12.0, 30.0, 99.0)}
+    grid = Grid(32, 32)
+    kinds = {radius: type(Disc(radius).pattern(grid, grid)) for radius in (1.0, 3.0, 12.0, 30.0, 99.0)}
     assert kinds == {1.0: Tiles, 3.0: Tiles, 12.0: WideDiscs, 30.0: WideDiscs, 99.0: AllPairs}
 
 
@@ -203,14 +201,13 @@ def test_every_parameter_is_trained_and_dtypes_are_kept(near, position, domain):
 @pytest.mark.parametrize("near", [Disc(1.0), Disc(2.0), KNearest(5)])
 def test_large_lattices_in_single_precision(near):
     """Rounding grows with the extent of a cloud; neighbors stay neighbors."""
-    points = grid_positions(150, 150)[0]
-    layout = IsotypicLayout(fourier_type(planar_gspace("SO2"), 1, 1))
+    points = pixels_of(150, 150)
     counts = []
     for angle in (0.0, 0.7345, 2.1):
         c, s = np.cos(angle), np.sin(angle)
         turned = (points @ torch.tensor([[c, s], [-s, c]])).float()
-        tokens = Tokens(layout.split(torch.zeros(1, 3, len(points))), turned[None])
-        counts.append(near.edges(tokens, tokens).shape[1])
+        clouds = Clouds(turned)
+        counts.append(near.edges(clouds, clouds).shape[1])
     assert counts[0] == counts[1] == counts[2]
 
 

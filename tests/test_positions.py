@@ -15,8 +15,10 @@ from escnn_attn import (
     fourier_type,
     planar_gspace,
 )
+from escnn_attn.nn.position.rotary import RotaryEncoding
 from escnn_attn.testing import equivariance_error
-from escnn_attn.tokens.domains import diameter
+from escnn_attn.tokens import Clouds, Grid, diameter
+from escnn_attn.tokens.domain import _diameter
 
 from .helpers import assert_every_parameter_has_gradient, attention_on, cloud, mixed_type, relative, worst
 
@@ -42,41 +44,68 @@ def test_a_stated_distance_gives_the_result_of_a_measured_one():
 def test_diameter_is_that_of_all_pairs(points):
     x, y = torch.randn(3, points, 2), 2 * torch.randn(3, 5, 2)
     together = torch.cat([x, y], dim=1)
-    assert torch.cdist(together, together).max().item() <= diameter(x, y) * 1.0001
-    assert diameter(x, y) <= torch.cdist(together, together).max().item() * 1.006
-    assert diameter(x[:, :0], y[:, :0]) == 0
+    found = _diameter(x, y)
+    assert torch.cdist(together, together).max().item() <= found * 1.0001
+    assert found <= torch.cdist(together, together).max().item() * 1.006
+    assert _diameter(x[:, :0], y[:, :0]) == 0
+
+
+def test_the_diameter_of_grids_is_that_of_their_positions():
+    for query, key in ((Grid(4, 7), Grid(4, 7)), (Grid(9, 9).disc(), Grid(3, 3, spacing=5.0))):
+        assert abs(diameter(query, key) - _diameter(query.positions, key.positions)) < 1e-5
 
 
 class Warm(RotaryEmbedding):
-    """A hook of a subclass sees all heads, whatever their wavelengths."""
+    """A user's variant of the rotary embedding: another encoding of queries, and a bias per head."""
 
-    def __init__(self, head_type, heads, **options):
-        super().__init__(head_type, heads, **options)
-        self.warmth = torch.full((heads, 1, 1, 1), 2.0)
+    def __init__(self, head_type, num_heads, **options):
+        super().__init__(head_type, num_heads, **options)
+        self.slope = torch.nn.Parameter(torch.arange(num_heads).double())
 
-    def encode_query(self, q, x):
-        return super().encode_query(self.warmth.to(q) * q, x)
+    def at(self, query, key, distance=None):
+        encoding = super().at(query, key, distance)
+        return WarmEncoding(self, encoding.queries, encoding.keys)
+
+    def bias(self, x_query, x_key):
+        return -self.slope[:, None, None] * (x_query[:, :, None] - x_key[:, None]).norm(dim=-1)[:, None]
+
+
+class WarmEncoding(RotaryEncoding):
+    def encode_query(self, q):
+        return 2 * super().encode_query(q)
+
+
+class Together(Warm):
+    """All heads in one call, padded to the widest."""
+
+    def at(self, query, key, distance=None):
+        encoding = super().at(query, key, distance)
+        encoding._groups = [encoding]
+        return encoding
 
 
 @pytest.mark.parametrize("name", ["C3", "SO2"])
-@pytest.mark.parametrize("scales", [1, 2, 3])
-def test_overridden_hooks_of_a_subclass_are_used(name, scales):
-    mine = attention_on(name, position=partial(Warm, head_groups=scales))
-    theirs = attention_on(name, position=partial(RotaryEmbedding, head_groups=scales))
-    theirs.load_state_dict(mine.state_dict())
+@pytest.mark.parametrize("head_groups", [1, 2, 3])
+def test_an_encoding_of_a_subclass_and_its_bias_are_used(name, head_groups):
+    """In each head group, and in the weights of all heads."""
+    mine = attention_on(name, position=partial(Warm, head_groups=head_groups))
+    theirs = attention_on(name, position=partial(RotaryEmbedding, head_groups=head_groups))
+    theirs.load_state_dict({key: value for key, value in mine.state_dict().items() if key != "position.slope"})
     x = cloud(mine.in_type)
-    assert relative(mine(x).tensor, theirs(x).tensor) > 1e-3
-    theirs.scale *= 2
-    assert relative(mine(x).tensor, theirs(x).tensor) < 1e-12
-    assert relative(mine.attention_weights(x), theirs.attention_weights(x)) < 1e-12
+    distances = torch.cdist(x.coords, x.coords)
+    logits = 2 * theirs.attention_weights(x).log() - mine.position.slope[:, None, None] * distances
+    assert relative(mine.attention_weights(x), logits.softmax(-1)) < 1e-10
+    together = attention_on(name, position=partial(Together, head_groups=head_groups))
+    together.load_state_dict(mine.state_dict())
+    assert relative(mine(x).tensor, together(x).tensor) < 1e-12
 
 
 def test_heads_differ_in_scale_where_that_saves_samples():
     heads = {name: attention_on(name, position=RotaryEmbedding).position for name in ("SO2", "C3")}
     assert [heads["SO2"].heads_per_group, heads["C3"].heads_per_group] == [[1, 1, 1], [3]]
-    x = 9 * torch.randn(1, 5, 2)
+    points = Clouds(9 * torch.randn(5, 2))
     keys = torch.randn(1, 1, 5, 4, heads["SO2"].coefficients)
-    widths = [part.encode_key(keys, x).shape[-1] for _, part in heads["SO2"].bind(x, x).parts()]
+    widths = [group.encode_key(keys).shape[-1] for group in heads["SO2"].at(points, points).groups]
     assert widths == sorted(widths, reverse=True)
     assert widths[0] > widths[-1]
 
@@ -165,19 +194,18 @@ def test_a_fraction_of_the_channels_turns(name, domain):
     module = attention_on(name, position=partial(RotaryEmbedding, rotary_fraction=0.5, head_groups=1, tolerance=1e-10))
     assert len(module.position.radians) == 1
     assert worst(equivariance_error(module, domain=domain)) < 1e-9
-    position, x = module.position, torch.randn(1, 6, 2, dtype=torch.float64)
+    position, points = module.position, Clouds(torch.randn(6, 2, dtype=torch.float64))
     size = position.coefficients
     q, k = torch.randn(2, 1, 3, 6, 4, size, dtype=torch.float64)
-    bound = position.bind(x, x)
-    encoded = bound.encode_query(q, x)
-    assert relative(bound.decode(encoded, x), q) < 1e-12
+    encoding = position.at(points, points)
+    assert relative(encoding.decode(encoding.encode_query(q)), q) < 1e-12
     turning = torch.tensor([1, 0, 1, 0], dtype=torch.float64)[:, None]  # pairs are (0, 2) and (1, 3)
-    still = bound.encode_query(q * (1 - turning), x) @ bound.encode_key(k * (1 - turning), x).mT
+    still = encoding.encode_query(q * (1 - turning)) @ encoding.encode_key(k * (1 - turning)).mT
     assert relative(still, (q * (1 - turning)).flatten(-2) @ (k * (1 - turning)).flatten(-2).mT) < 1e-12
     whole = partial(RotaryEmbedding, rotary_fraction=1.0, wavelengths=(6.0, 6.0), head_groups=1, tolerance=1e-10)
-    same = whole(fourier_type(planar_gspace(name), 4, position.max_frequency), 3).bind(x, x)
-    turned = bound.encode_query(q * turning, x) @ bound.encode_key(k * turning, x).mT
-    assert relative(turned, same.encode_query(q * turning, x) @ same.encode_key(k * turning, x).mT) < 1e-9
+    same = whole(fourier_type(planar_gspace(name), 4, position.max_frequency), 3).at(points, points)
+    turned = encoding.encode_query(q * turning) @ encoding.encode_key(k * turning).mT
+    assert relative(turned, same.encode_query(q * turning) @ same.encode_key(k * turning).mT) < 1e-9
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.5])
@@ -186,8 +214,8 @@ def test_fractions_out_of_range_are_refused(fraction):
         attention_on("SO2", position=partial(RotaryEmbedding, rotary_fraction=fraction))
 
 
-def test_at_least_one_scale_is_asked_for():
-    with pytest.raises(ValueError, match="at least one scale, got 0"):
+def test_at_least_one_head_group_is_asked_for():
+    with pytest.raises(ValueError, match="head_groups must be at least 1, got 0"):
         attention_on("SO2", position=partial(RotaryEmbedding, head_groups=0))
 
 

@@ -7,8 +7,8 @@ from escnn.group import so2_group
 from scipy.special import jv
 
 from escnn_attn import planar_gspace
+from escnn_attn.fields import ExactBuffer
 from escnn_attn.fields.functions import (
-    ExactBuffer,
     band_limited_irreps,
     bessel_tail,
     group_samples,

@@ -18,6 +18,7 @@ from escnn_attn import (
     RotaryEmbedding,
     SequentialModule,
     SteerableCrossAttention,
+    SteerableFieldTransformer,
     SteerableLinear,
     SteerableRMSNorm,
     SteerableSelfAttention,
@@ -219,9 +220,10 @@ def test_exported_modules_are_plain_and_equal(group):
     assert relative(chained.export()(x), chained(t(x)).tensor) < 1e-5
 
 
-@pytest.mark.parametrize("out_type", [10, {"scalars": 1, "vectors": 2}])
-def test_exported_networks_are_plain_and_equal(out_type):
-    model = small_model("O2", out_type=out_type)
+@pytest.mark.parametrize("model", ["logits", "fields"])
+def test_exported_networks_are_plain_and_equal(model):
+    fields = partial(small_model, "O2", SteerableFieldTransformer, out_fields={"scalars": 1, "vectors": 2})
+    model = small_model("O2") if model == "logits" else fields()
     images = torch.randn(2, 1, 29, 29)
     model(images)
     exported = pickle.loads(pickle.dumps(model.export()))

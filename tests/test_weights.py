@@ -1,22 +1,19 @@
 """Quadrature weights: the share of the plane that each token stands for."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from escnn_attn import Disc, InvariantPooling, KNearest
-from escnn_attn.tokens.domains import grid_positions
-from escnn_attn.tokens.tokens import grid_tokens
+from escnn_attn.tokens import Tokens, grid_of
 
-from .helpers import attention_on, cloud, mixed_type, relative
+from .helpers import attention_on, cloud, mixed_type, pixels_of, relative
 
 NEAR = [None, Disc(2.0), KNearest(5)]
 
 
 def points_of_a_grid(module):
     x = torch.randn(1, module.in_type.size, 7, 10, dtype=torch.float64)
-    return module.in_type(x), module.in_type(x.flatten(2)[0].T.contiguous(), grid_positions(7, 10)[0])
+    return module.in_type(x), module.in_type(x.flatten(2)[0].T.contiguous(), pixels_of(7, 10))
 
 
 @pytest.mark.parametrize("near", [None, Disc(2.0)])
@@ -85,19 +82,19 @@ def test_pooling_is_a_weighted_mean():
 def test_padding_has_no_weight_whatever_it_is():
     """On tokens, where nothing has set the weights of padding to zero."""
     module = attention_on("C4")
-    x, mask = torch.randn(1, module.in_type.size, 5, 5).double(), torch.arange(25)[None] % 3 > 0
-    tokens = replace(grid_tokens(x, module.in_layout, mask), quadrature_weights=torch.ones(1, 25).double())
-    found, expected = (module.forward_tokens(t).features for t in (tokens, replace(tokens, quadrature_weights=None, shared={})))
-    assert all(relative(a[:, mask], b[:, mask]) < 1e-12 for a, b in zip(found, expected))
+    x, mask = torch.randn(1, module.in_type.size, 5, 5).double(), torch.arange(25).view(1, 5, 5) % 3 > 0
+    grids = grid_of(x, mask=mask, quadrature_weights=torch.ones(1, 5, 5).double()), grid_of(x, mask=mask)
+    found, expected = (module.forward_tokens(Tokens.on(grid, x, module.in_layout)).features for grid in grids)
+    assert all(relative(a[:, mask.flatten(1)], b[:, mask.flatten(1)]) < 1e-12 for a, b in zip(found, expected))
 
 
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
         (-torch.ones(23), "not negative"),
-        (torch.full((23,), torch.nan), "finite weights"),
+        (torch.full((23,), torch.nan), "finite quadrature_weights"),
         (torch.ones(5), r"weights of shape \(23,\)"),
-        (torch.ones(23).long(), "floating weights"),
+        (torch.ones(23).long(), "floating-point quadrature_weights"),
     ],
 )
 def test_wrong_weights_are_refused(weights, message):

@@ -10,40 +10,13 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from escnn.group import Group, GroupElement
+from escnn.group import CyclicGroup, DihedralGroup, Group, GroupElement
 from scipy.special import jv
-from torch import Tensor, nn
+from torch import Tensor
 
-IrrepId = tuple[int, ...]
+from escnn_attn.fields.irreps import IrrepId
 
 MAX_SAMPLES = 512
-
-
-class ExactBuffer(nn.Module):
-    """A fixed array that stays exact under `.double()`: kept in float64, handed out in the module's dtype.
-
-    It is no part of the `state_dict`.
-
-    Args:
-        array: the values, of any shape.
-
-    Examples:
-        >>> third = ExactBuffer(np.array(1 / 3)).float().double()
-        >>> third.value.item() == 1 / 3
-        True
-    """
-
-    value: Tensor
-
-    def __init__(self, array: np.ndarray) -> None:
-        super().__init__()
-        self._exact = torch.tensor(np.asarray(array), dtype=torch.float64)
-        self.register_buffer("value", self._exact.to(torch.get_default_dtype()), persistent=False)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ExactBuffer":
-        super()._apply(fn, recurse)
-        self.value = self._exact.to(self.value)
-        return self
 
 
 def band_limit(group: Group) -> int | None:
@@ -53,7 +26,7 @@ def band_limit(group: Group) -> int | None:
 
 def rotation_order(group: Group) -> int:
     """The number of rotations in a finite group C_N or D_N (for the group of one reflection: C_2, so 2)."""
-    return getattr(group, "rotation_order", group.order())
+    return group.rotation_order if isinstance(group, CyclicGroup | DihedralGroup) else group.order()
 
 
 def band_limited_irreps(group: Group, max_frequency: int) -> list[IrrepId]:

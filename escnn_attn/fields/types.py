@@ -1,18 +1,15 @@
-"""Field types of this library: Fourier fields, planar gspaces by name, and isotypic coordinates of any field type."""
+"""Field types and planar gspaces by name."""
 
 import re
 from collections.abc import Mapping
 
-import numpy as np
-import torch
 from escnn.group import Group, Representation
 from escnn.gspaces import GSpace, GSpace2D, flipRot2dOnR2, rot2dOnR2, trivialOnR2
 from escnn.nn import FieldType
-from torch import Tensor, nn
 
-from escnn_attn.fields.functions import ExactBuffer, IrrepId, band_limit, band_limited_irreps
+from escnn_attn.fields.functions import band_limit, band_limited_irreps
+from escnn_attn.fields.irreps import IrrepId
 
-Multiplicities = Mapping[IrrepId, int]
 Fields = FieldType | Mapping[str, int] | int
 
 
@@ -72,7 +69,7 @@ def spectral_representation(group: Group, max_frequency: int) -> Representation:
 
 
 def spectral_type(gspace: GSpace, channels: int, max_frequency: int) -> FieldType:
-    """`channels` functions on the group, as Fourier coefficients: what attention heads and feed-forwards work in."""
+    """`channels` functions on the group, as Fourier coefficients: the type of attention heads and hidden layers."""
     return FieldType(gspace, [spectral_representation(gspace.fibergroup, max_frequency)] * channels)
 
 
@@ -109,7 +106,7 @@ def fourier_type(gspace: GSpace, channels: int, max_frequency: int | None = None
 
 
 def field_type(gspace: GSpace, *, scalars: int = 0, vectors: int = 0) -> FieldType:
-    """A type of scalar fields, followed by vector fields, which turn as positions do.
+    """A type of scalar fields, followed by vector fields, which rotate as positions do.
 
     Args:
         gspace: a gspace on the plane.
@@ -131,100 +128,9 @@ def field_type(gspace: GSpace, *, scalars: int = 0, vectors: int = 0) -> FieldTy
 
 
 def as_field_type(gspace: GSpace, fields: Fields) -> FieldType:
-    """A field type from what configurations hold: a number of scalars, the arguments of `field_type`, or the type itself."""
+    """A field type, given as a number of scalars, as arguments of `field_type`, or as itself: configurations hold plain numbers."""
     if isinstance(fields, FieldType):
         if fields.gspace != gspace:
             raise TypeError(f"expected a field type on {gspace}, got one on {fields.gspace}")
         return fields
     return field_type(gspace, **({"scalars": fields} if isinstance(fields, int) else fields))
-
-
-class IsotypicLayout(nn.Module):
-    r"""Any field type as isotypic features: for each irrep, all its copies in one tensor.
-
-    With $\rho = Q (\bigoplus_\psi m_\psi \psi) Q^{-1}$, `split` applies $Q^{-1}$ and gathers the copies of each $\psi$
-    into a tensor (d, b, t, m): component of the irrep, batch, token, copy. `merge` is its inverse. Copies are ordered by
-    field, then by their place inside the field; irreps by their first appearance.
-
-    Args:
-        field_type: any field type.
-
-    Shape:
-        split: (b, field_type.size, t) to one (d, b, t, m) for each irrep; merge: back.
-
-    Examples:
-        >>> import torch
-        >>> from escnn.nn import FieldType
-        >>> from escnn_attn import IsotypicLayout, planar_gspace
-        >>> layout = IsotypicLayout(FieldType(planar_gspace("C4"), [planar_gspace("C4").regular_repr] * 3))
-        >>> [tuple(f.shape) for f in layout.split(torch.randn(2, 12, 5))]
-        [(1, 2, 5, 3), (2, 2, 5, 3), (1, 2, 5, 3)]
-    """
-
-    gather: Tensor
-    scatter: Tensor
-    order: Tensor
-    unorder: Tensor
-
-    def __init__(self, field_type: FieldType) -> None:
-        super().__init__()
-        group = field_type.fibergroup
-        self.size = field_type.size
-        kinds: dict[Representation, list[int]] = {}
-        for index, rho in enumerate(field_type.representations):
-            kinds.setdefault(rho, []).append(index)
-        starts = field_type.fields_start.astype(int)
-        gather, copies = [], []
-        for rho, fields in kinds.items():
-            for field in fields:
-                place = len(gather)
-                gather += range(starts[field], starts[field] + rho.size)
-                for copy, irrep in enumerate(rho.irreps):
-                    copies.append((irrep, field, copy, place))
-                    place += group.irrep(*irrep).size
-        copies.sort(key=lambda c: c[1:3])
-        self.multiplicities: dict[IrrepId, int] = {}
-        for irrep, *_ in copies:
-            self.multiplicities[irrep] = self.multiplicities.get(irrep, 0) + 1
-        self.dims = [group.irrep(*i).size for i in self.multiplicities]
-        order = [
-            place + component
-            for irrep, d in zip(self.multiplicities, self.dims, strict=True)
-            for component in range(d)
-            for other, _, _, place in copies
-            if other == irrep
-        ]
-        self.register_buffer("gather", torch.tensor(gather), persistent=False)
-        self.register_buffer("scatter", torch.tensor(np.argsort(gather)), persistent=False)
-        self.register_buffer("order", torch.tensor(order), persistent=False)
-        self.register_buffer("unorder", torch.tensor(np.argsort(order)), persistent=False)
-        self.counts = [len(fields) for fields in kinds.values()]
-        self.analysis = nn.ModuleList(_basis(rho.change_of_basis_inv) for rho in kinds)
-        self.synthesis = nn.ModuleList(_basis(rho.change_of_basis) for rho in kinds)
-        self.sizes = [rho.size for rho in kinds]
-
-    def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self._change(x.index_select(1, self.gather), self.analysis).index_select(1, self.order)
-        widths = [d * m for d, m in zip(self.dims, self.multiplicities.values(), strict=True)]
-        parts = x.split(widths, dim=1)
-        return tuple(p.unflatten(1, (d, -1)).permute(1, 0, 3, 2).contiguous() for p, d in zip(parts, self.dims, strict=True))
-
-    def merge(self, features: tuple[Tensor, ...]) -> Tensor:
-        x = torch.cat([f.permute(1, 0, 3, 2).flatten(1, 2) for f in features], dim=1)
-        return self._change(x.index_select(1, self.unorder), self.synthesis).index_select(1, self.scatter)
-
-    def _change(self, x: Tensor, bases: nn.ModuleList) -> Tensor:
-        """Applies each representation's change of basis to its fields, (b, size, t) to (b, size, t)."""
-        if all(isinstance(basis, nn.Identity) for basis in bases):
-            return x
-        blocks = x.split([n * size for n, size in zip(self.counts, self.sizes, strict=True)], dim=1)
-        changed = []
-        for block, n, basis in zip(blocks, self.counts, bases, strict=True):
-            if isinstance(basis, ExactBuffer):
-                block = torch.einsum("ij,bnjt->bnit", basis.value, block.unflatten(1, (n, -1))).flatten(1, 2)
-            changed.append(block)
-        return torch.cat(changed, dim=1)
-
-
-def _basis(matrix: np.ndarray) -> nn.Module:
-    return nn.Identity() if np.allclose(matrix, np.eye(len(matrix)), rtol=0, atol=1e-12) else ExactBuffer(matrix)

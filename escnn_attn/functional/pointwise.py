@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from escnn_attn.functional.attention import plain_operations
+from escnn_attn.functional.autograd import plain_operations
 
 Activation = Callable[[Tensor], Tensor]
 

@@ -2,7 +2,7 @@ r"""Equivariant linear maps on plain tensors, by Schur's lemma.
 
 For each irrep $\psi$ that input and output share, $y_\psi = x_\psi A$, or $y_\psi = x_\psi A + (J x_\psi) B$ where $\psi$ is of
 complex type, which commutes with $J = [[0, -1], [1, 0]]$: the product of complex matrices $(x_1 + i x_2)(A + i B)$. Inputs and
-outputs are isotypic features, or functions on the group; either way they are written where they are read next.
+outputs are isotypic features or functions on the group; each product is written to its final place.
 """
 
 from collections.abc import Sequence
@@ -12,27 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from escnn_attn.functional.attention import Features, plain_operations
+from escnn_attn.fields import Features, Irreps
+from escnn_attn.functional.autograd import plain_operations
 
 
 @dataclass(frozen=True)
 class IsotypicFeatures:
-    """One tensor (d, b, t, m) for each irrep.
+    """Memory layout of irreps as one tensor (d, b, t, m) per irrep."""
 
-    Attributes:
-        dims: size d of each irrep.
-        widths: copies m of each irrep.
-    """
-
-    dims: tuple[int, ...]
-    widths: tuple[int, ...]
+    irreps: Irreps
 
     @property
-    def tensors(self) -> int:
-        return len(self.dims)
+    def num_tensors(self) -> int:
+        return len(self.irreps.ids)
 
     def empty(self, like: Tensor, tokens: tuple[int, int]) -> Features:
-        return tuple(like.new_empty(d, *tokens, m) for d, m in zip(self.dims, self.widths, strict=True))
+        return tuple(like.new_empty(d, *tokens, m) for d, m in zip(self.irreps.dims, self.irreps.multiplicities, strict=True))
 
     def tokens(self, tensors: Features) -> tuple[int, int]:
         """Batch size and number of tokens."""
@@ -49,35 +44,36 @@ class IsotypicFeatures:
 
 @dataclass(frozen=True)
 class GroupFunctions(IsotypicFeatures):
-    """Functions on the group, as one tensor (b, t, r, c) of their coefficients; m = copies · c.
+    """Memory layout of functions on the group as one tensor (b, t, r, c) of coefficients.
 
     Attributes:
-        copies: of each irrep in one function, its rows r in escnn's order: irrep, copy, component.
+        irreps: of all functions.
+        function: of one function; its rows r are in escnn's order: irrep, copy, component.
     """
 
-    copies: tuple[int, ...]
+    function: Irreps
 
     @property
-    def tensors(self) -> int:
+    def num_tensors(self) -> int:
         return 1
 
     @property
     def channels(self) -> int:
-        return self.widths[0] // self.copies[0]
+        return self.irreps.multiplicities[0] // self.function.multiplicities[0]
 
     def empty(self, like: Tensor, tokens: tuple[int, int]) -> Features:
-        rows = sum(d * j for d, j in zip(self.dims, self.copies, strict=True))
-        return (like.new_empty(*tokens, rows, self.channels),)
+        return (like.new_empty(*tokens, self.function.size, self.channels),)
 
     def tokens(self, tensors: Features) -> tuple[int, int]:
         return tensors[0].shape[0], tensors[0].shape[1]
 
     def blocks(self, tensors: Features) -> list[list[Tensor]]:
-        irreps = tensors[0].flatten(0, 1).transpose(0, 1).split([d * j for d, j in zip(self.dims, self.copies, strict=True)])
-        return [list(rows.split(d)) for rows, d in zip(irreps, self.dims, strict=True)]
+        dims, copies = self.function.dims, self.function.multiplicities
+        irreps = tensors[0].flatten(0, 1).transpose(0, 1).split([d * j for d, j in zip(dims, copies, strict=True)])
+        return [list(rows.split(d)) for rows, d in zip(irreps, dims, strict=True)]
 
     def join(self, blocks: list[Tensor], tokens: tuple[int, int]) -> Features:
-        rows = [part for x, j in zip(blocks, self.copies, strict=True) for part in x.chunk(j, dim=-1)]
+        rows = [part for x, j in zip(blocks, self.function.multiplicities, strict=True) for part in x.chunk(j, dim=-1)]
         return (torch.cat(rows).transpose(0, 1).unflatten(0, tokens),)
 
 
@@ -86,16 +82,20 @@ class LinearPlan:
     """Which irreps a linear map takes to which.
 
     Attributes:
-        source: what the map reads.
-        target: what it writes.
-        pairs: (index in the source, index in the target) of the irreps that both have, in the order of the weights.
-        trivial: index in the target of the trivial irrep, which a bias is added to; None without.
+        source: layout of the input.
+        target: layout of the output.
+        pairs: (index in the source, index in the target) of the irreps in both, in the order of the weights.
     """
 
     source: IsotypicFeatures
     target: IsotypicFeatures
     pairs: tuple[tuple[int, int], ...]
-    trivial: int | None = None
+
+    @classmethod
+    def between(cls, source: IsotypicFeatures, target: IsotypicFeatures) -> "LinearPlan":
+        """The plan of every equivariant map from one layout to another."""
+        ids = source.irreps.ids
+        return cls(source, target, tuple((ids.index(psi), b) for b, psi in enumerate(target.irreps.ids) if psi in ids))
 
     def transposed(self) -> "LinearPlan":
         return LinearPlan(self.target, self.source, tuple((b, a) for a, b in self.pairs))
@@ -105,13 +105,13 @@ def isotypic_linear(plan: LinearPlan, tensors: Features, weights: Sequence[Tenso
     """The equivariant linear map of a plan.
 
     Args:
-        plan: what is read and written.
-        tensors: of the plan's source.
+        plan: the layouts of input and output, and the irreps in both.
+        tensors: in the plan's source layout.
         weights: for each pair of the plan the matrix A, (1, m, m'), or A and B, (2, m, m').
         bias: (m',) of the trivial irrep.
 
     Returns:
-        the tensors of the plan's target; zero for irreps that only it has.
+        tensors in the plan's target layout; zero for irreps that only the output has.
     """
     device = tensors[0].device.type
     if torch.is_autocast_enabled(device):
@@ -130,7 +130,7 @@ class SchurMap(torch.autograd.Function):
     def forward(ctx: Any, plan: LinearPlan, bias: Tensor | None, *inputs: Tensor) -> Features:
         ctx.plan = plan
         ctx.save_for_backward(*inputs)
-        count = plan.source.tensors
+        count = plan.source.num_tensors
         tensors, weights = inputs[:count], inputs[count:]
         outputs = plan.target.empty(tensors[0], plan.source.tokens(tensors))
         sources, targets = plan.source.blocks(tensors), plan.target.blocks(outputs)
@@ -140,19 +140,20 @@ class SchurMap(torch.autograd.Function):
         with torch.autocast(tensors[0].device.type, enabled=False):
             for (a, b), weight in zip(plan.pairs, weights, strict=True):
                 _multiply(sources[a], weight, targets[b])
-        if bias is not None and plan.trivial is not None:
-            for out, part in zip(targets[plan.trivial], bias.chunk(len(targets[plan.trivial])), strict=True):
+        trivial = plan.target.irreps.trivial_index
+        if bias is not None and trivial is not None:
+            for out, part in zip(targets[trivial], bias.chunk(len(targets[trivial])), strict=True):
                 out += part
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        plan, count = ctx.plan, ctx.plan.source.tensors
+        plan, count = ctx.plan, ctx.plan.source.num_tensors
         tensors, weights = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         by_bias, by_input, by_weight = None, [None] * count, [None] * len(weights)
         targets = plan.target.blocks(grads)
         if ctx.needs_input_grad[1]:
-            by_bias = torch.cat([out.sum(dim=(0, 1)) for out in targets[plan.trivial]])
+            by_bias = torch.cat([out.sum(dim=(0, 1)) for out in targets[plan.target.irreps.trivial_index]])
         if any(ctx.needs_input_grad[2 : 2 + count]):
             by_input = SchurMap.apply(plan.transposed(), None, *grads, *(_adjoint(w) for w in weights))
         if any(ctx.needs_input_grad[2 + count :]):
@@ -220,7 +221,9 @@ def _differentiable(plan: LinearPlan, tensors: Features, weights: Sequence[Tenso
         (re, im), (real, imaginary) = sources[a], weight
         common = (re + im) @ real
         mapped[b] = torch.stack([common - im @ (real + imaginary), common + re @ (imaginary - real)])
-    if bias is not None and plan.trivial is not None:
-        mapped[plan.trivial] = mapped.get(plan.trivial, 0) + bias.expand(1, sources[0].shape[1], -1)
-    empty = [sources[0].new_zeros(d, sources[0].shape[1], m) for d, m in zip(plan.target.dims, plan.target.widths, strict=True)]
+    trivial = plan.target.irreps.trivial_index
+    if bias is not None and trivial is not None:
+        mapped[trivial] = mapped.get(trivial, 0) + bias.expand(1, sources[0].shape[1], -1)
+    irreps = plan.target.irreps
+    empty = [sources[0].new_zeros(d, sources[0].shape[1], m) for d, m in zip(irreps.dims, irreps.multiplicities, strict=True)]
     return plan.target.join([mapped.get(b, zero) for b, zero in enumerate(empty)], tokens)

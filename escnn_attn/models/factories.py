@@ -1,17 +1,15 @@
-"""Blocks of transformers, built of a type and plain numbers: what networks take as `block`."""
+"""Factories of transformer blocks, from a type and plain numbers: the argument `block` of networks."""
 
 from collections.abc import Callable
 
 from escnn.nn import FieldType
 
-from escnn_attn.models.blocks import SteerableTransformerBlock
-from escnn_attn.nn.attention._heads import PositionFactory
-from escnn_attn.nn.attention.group import GroupSelfAttention
-from escnn_attn.nn.attention.steerable import SteerableSelfAttention
+from escnn_attn.models.block import SteerableTransformerBlock
+from escnn_attn.nn.attention import GroupSelfAttention, SteerableSelfAttention
 from escnn_attn.nn.feedforward import BilinearFeedForward, FourierFeedForward
 from escnn_attn.nn.modules import TokenModule
-from escnn_attn.nn.neighborhood.neighborhoods import Neighborhood
-from escnn_attn.nn.position.rotary import RotaryEmbedding
+from escnn_attn.nn.neighborhood import Neighborhood
+from escnn_attn.nn.position import PositionFactory, RotaryEmbedding
 
 
 def steerable_block(

@@ -3,14 +3,15 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import escnn.nn
 from escnn.nn import EquivariantModule, FieldType
 from torch import nn
 
-from escnn_attn.fields.types import field_type
-from escnn_attn.nn.attention.group import LiftingSelfAttention
-from escnn_attn.nn.neighborhood.neighborhoods import Neighborhood
+from escnn_attn.fields import field_type
+from escnn_attn.nn.attention import LiftingSelfAttention
+from escnn_attn.nn.neighborhood import Neighborhood
 from escnn_attn.nn.nonlinearity import FourierGELU
 from escnn_attn.nn.norm import SteerableRMSNorm
 
@@ -26,15 +27,15 @@ def convolution_stem(
 ) -> escnn.nn.SequentialModule:
     """Steerable convolutions of escnn that turn an image into a coarser grid of Fourier fields.
 
-    Each convolution but the last is followed by a norm and a GELU on samples of the group (an ELU, for finite groups). A stride keeps the rotation
-    center where it divides the side of the image minus 1, as in 29 to 15 to 8.
+    Each convolution but the last is followed by a norm and a GELU on samples of the group (an ELU, for finite groups). A stride
+    keeps the rotation center if it divides the side of the image minus 1, as in 29 to 15 to 8.
 
     Args:
         in_type: type of the image.
         out_type: type of the tokens, copies of one representation.
-        kernel_sizes: one odd number a convolution.
-        strides: one number a convolution.
-        hidden_channels: fields between the convolutions; None for half as many as in `out_type`.
+        kernel_sizes: one odd number per convolution.
+        strides: one number per convolution.
+        hidden_channels: fields between the convolutions; by default half the number in `out_type`.
         norm: makes the norm of a type between them, such as `escnn.nn.IIDBatchNorm2d`.
 
     Raises:
@@ -101,17 +102,56 @@ def lifting_stem(
     )
 
 
-def stride_of(stem: nn.Module) -> int:
-    """Pixels from token to token: the product of the strides of a stem."""
-    return math.prod(stride for *_, stride in _windows(stem))
+class Window(NamedTuple):
+    """Extent, padding and stride of a convolution or pooling, in pixels."""
+
+    extent: int
+    padding: int
+    stride: int
 
 
-def keeps_center(stem: nn.Module, side: int) -> bool:
-    """Whether the windows of a stem leave as much of an image of this side at its end as at its start.
+@runtime_checkable
+class Windowed(Protocol):
+    """A convolution or pooling."""
 
-    Only then do the centers of image and tokens agree, about which both turn.
+    kernel_size: int | tuple[int, int]
+    padding: int | tuple[int, int]
+    stride: int | tuple[int, int]
+
+
+@runtime_checkable
+class Dilated(Windowed, Protocol):
+    """A convolution that may be dilated."""
+
+    dilation: int | tuple[int, int] | None
+
+
+def windows_of(stem: nn.Module) -> list[Window]:
+    """The windows of the convolutions and poolings of a stem, in order."""
+    found = []
+    for module in stem.modules():
+        if isinstance(module, Windowed):
+            dilation = (_first(module.dilation) if isinstance(module, Dilated) and module.dilation else None) or 1
+            extent = dilation * (_first(module.kernel_size) - 1) + 1
+            found.append(Window(extent, _first(module.padding), _first(module.stride)))
+    return found
+
+
+def _first(size: int | tuple[int, int]) -> int:
+    return int(size[0] if isinstance(size, tuple) else size)
+
+
+def stride_of(windows: Sequence[Window]) -> int:
+    """Pixels from token to token: the product of the strides."""
+    return math.prod(window.stride for window in windows)
+
+
+def keeps_center(windows: Sequence[Window], side: int) -> bool:
+    """Whether windows leave equal margins at both ends of an image side.
+
+    Only then do the centers of image and tokens, about which both rotate, agree.
     """
-    for extent, padding, stride in _windows(stem):
+    for extent, padding, stride in windows:
         free = side + 2 * padding - extent
         if free < 0 or free % stride:
             return False
@@ -119,17 +159,10 @@ def keeps_center(stem: nn.Module, side: int) -> bool:
     return True
 
 
-def fitting_side(stem: nn.Module, least: int) -> int | None:
-    """The smallest side, at least `least`, of images that keep their rotation center; None if there is none near."""
-    return next((side for side in range(least, least + 2 * stride_of(stem) + 64) if keeps_center(stem, side)), None)
-
-
-def _windows(stem: nn.Module) -> list[tuple[int, int, int]]:
-    """Extent, padding and stride of the convolutions and poolings of a stem, in order."""
-    windows = (m for m in stem.modules() if all(hasattr(m, name) for name in ("kernel_size", "padding", "stride")))
-    numbers = ((m.kernel_size, getattr(m, "dilation", None) or 1, m.padding, m.stride) for m in windows)
-    first = ([int(n[0] if isinstance(n, tuple) else n) for n in window] for window in numbers)  # pyright: ignore
-    return [(dilation * (kernel - 1) + 1, padding, stride) for kernel, dilation, padding, stride in first]
+def fitting_side(windows: Sequence[Window], least: int) -> int | None:
+    """The smallest side, at least `least`, of images that keep their rotation center; None if none is near."""
+    sides = range(least, least + 2 * stride_of(windows) + 64)
+    return next((side for side in sides if keeps_center(windows, side)), None)
 
 
 def _pointwise(hidden: FieldType) -> EquivariantModule:

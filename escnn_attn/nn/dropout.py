@@ -1,24 +1,26 @@
-"""Dropout of what symmetry allows to drop: whole fields, and whole branches of a sample."""
+"""Equivariant dropout: of whole fields, and of whole branches per sample."""
 
 from escnn.nn import FieldType
 from torch import nn
 
-from escnn_attn.tokens.tokens import Tokens
+from escnn_attn.tokens import Tokens
 
 
 class SteerableDropout(nn.Module):
-    """Drops whole fields of tokens, of one type with `IsotypicLayout`, so that dropping commutes with the group.
+    """Drops whole fields of tokens in training, so that dropping commutes with the group.
+
+    Unlike `escnn.nn.FieldDropout` it acts on isotypic features, and draws for each token.
 
     Args:
         field_type: type of the tokens.
-        probability: of dropping a field.
+        p: probability of dropping a field, in [0, 1).
     """
 
-    def __init__(self, field_type: FieldType, probability: float) -> None:
+    def __init__(self, field_type: FieldType, p: float) -> None:
         super().__init__()
-        if not 0 <= probability < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {probability}")
-        self.probability = probability
+        if not 0 <= p < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {p}")
+        self.p = p
         fields: dict[tuple, list[int]] = {}
         for index, rho in enumerate(field_type.representations):
             for irrep in rho.irreps:
@@ -27,31 +29,35 @@ class SteerableDropout(nn.Module):
         self.fields = list(fields.values())
 
     def forward(self, tokens: Tokens) -> Tokens:
-        if not self.training or self.probability == 0:
+        if not self.training or self.p == 0:
             return tokens
         like = tokens.features[0]
-        keep = like.new_empty(*like.shape[1:3], self.count).bernoulli_(1 - self.probability) / (1 - self.probability)
+        keep = like.new_empty(*like.shape[1:3], self.count).bernoulli_(1 - self.p) / (1 - self.p)
         return tokens.with_features(tuple(f * keep[..., i] for f, i in zip(tokens.features, self.fields, strict=True)))
 
     def extra_repr(self) -> str:
-        return f"probability={self.probability}"
+        return f"p={self.p}"
 
 
 class DropPath(nn.Module):
-    """Zeroes the tokens of a whole sample with the given probability in training, and scales up the others."""
+    """Zeroes the tokens of a whole sample in training, and scales up the others: stochastic depth.
 
-    def __init__(self, probability: float) -> None:
+    Args:
+        p: probability of zeroing a sample, in [0, 1).
+    """
+
+    def __init__(self, p: float) -> None:
         super().__init__()
-        if not 0 <= probability < 1:
-            raise ValueError(f"drop_path must be in [0, 1), got {probability}")
-        self.probability = probability
+        if not 0 <= p < 1:
+            raise ValueError(f"drop_path must be in [0, 1), got {p}")
+        self.p = p
 
     def forward(self, tokens: Tokens) -> Tokens:
-        if not self.training or self.probability == 0:
+        if not self.training or self.p == 0:
             return tokens
         like = tokens.features[0]
-        keep = like.new_empty(like.shape[1], 1, 1).bernoulli_(1 - self.probability) / (1 - self.probability)
+        keep = like.new_empty(like.shape[1], 1, 1).bernoulli_(1 - self.p) / (1 - self.p)
         return tokens.with_features(tuple(f * keep for f in tokens.features))
 
     def extra_repr(self) -> str:
-        return f"probability={self.probability}"
+        return f"p={self.p}"

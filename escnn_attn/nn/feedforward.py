@@ -8,13 +8,20 @@ import torch.nn.functional as F
 from escnn.nn import FieldType
 from torch import Tensor, nn
 
-from escnn_attn.fields.functions import ExactBuffer, aliasing, group_samples, nonlinearity_samples, synthesis_matrix
-from escnn_attn.fields.types import IsotypicLayout, Multiplicities, max_frequency, spectral_type
-from escnn_attn.functional.attention import Features, invariants
-from escnn_attn.functional.pointwise import pointwise, product_of_halves
+from escnn_attn.fields import (
+    ExactBuffer,
+    Features,
+    IsotypicLayout,
+    group_samples,
+    max_frequency,
+    spectral_type,
+    synthesis_matrix,
+)
+from escnn_attn.fields.functions import aliasing, nonlinearity_samples
+from escnn_attn.functional import invariants, pointwise, product_of_halves
 from escnn_attn.nn.linear import IsotypicLinear
 from escnn_attn.nn.modules import TokenModule
-from escnn_attn.tokens.tokens import Tokens
+from escnn_attn.tokens import Tokens
 
 
 class FunctionFeedForward(TokenModule):
@@ -36,15 +43,13 @@ class FunctionFeedForward(TokenModule):
             raise ValueError(f"expansion must be positive, got {expansion}")
         group, limit = in_type.fibergroup, max_frequency(in_type)
         function = spectral_type(in_type.gspace, 1, limit)
-        layout = IsotypicLayout(function)
+        irreps = IsotypicLayout(function).irreps
         self.channels = max(1, round(expansion * in_type.size / function.size))
         elements = group_samples(group, rotations(limit) if group.continuous else None)
-        self.matrix = ExactBuffer(synthesis_matrix(group, list(layout.multiplicities), elements))
-        hidden = {irrep: self.channels * m for irrep, m in layout.multiplicities.items()}
-        wide = {irrep: self.factors * m for irrep, m in hidden.items()}
-        copies = layout.multiplicities
-        self.project_in = IsotypicLinear(group, self.in_layout.multiplicities, wide, functions_out=copies)
-        self.project_out = IsotypicLinear(group, hidden, self.in_layout.multiplicities, functions_in=copies)
+        self.matrix = ExactBuffer(synthesis_matrix(group, irreps.ids, elements))
+        hidden = irreps.times(self.channels)
+        self.project_in = IsotypicLinear(self.in_layout.irreps, hidden.times(self.factors), functions_out=irreps)
+        self.project_out = IsotypicLinear(hidden, self.in_layout.irreps, functions_in=irreps)
 
     @abstractmethod
     def activate(self, values: Tensor) -> Tensor:
@@ -60,7 +65,7 @@ class FunctionFeedForward(TokenModule):
         return tokens.with_features(self.project_out((hidden,)))
 
     def extra_repr(self) -> str:
-        return f"in_type={self.in_type}, hidden={self.channels}, samples={self.matrix.value.shape[0]}"
+        return f"{super().extra_repr()}, hidden_channels={self.channels}, num_samples={self.matrix.value.shape[0]}"
 
 
 class BilinearFeedForward(FunctionFeedForward):
@@ -107,7 +112,8 @@ class FourierFeedForward(FunctionFeedForward):
     Args:
         in_type: any field type on the plane, of input and output.
         expansion: width of the hidden layer, relative to the input.
-        samples: number of rotations (of continuous groups; finite ones take all elements); None for the smallest multiple of 4 whose measured aliasing is below `tolerance`.
+        num_samples: number of rotations (of continuous groups; finite ones take all elements); None for the smallest multiple of
+            4 whose measured aliasing is below `tolerance`.
         tolerance: relative error under rotations, for Gaussian input.
 
     Shape:
@@ -126,12 +132,20 @@ class FourierFeedForward(FunctionFeedForward):
 
     factors = 1
 
-    def __init__(self, in_type: FieldType, expansion: float = 2, samples: int | None = None, tolerance: float = 1e-3) -> None:
+    def __init__(
+        self, in_type: FieldType, expansion: float = 2, num_samples: int | None = None, tolerance: float = 1e-3
+    ) -> None:
         limit, continuous = max_frequency(in_type), in_type.fibergroup.continuous
-        if continuous and samples is not None and samples <= 2 * limit:
-            raise ValueError(f"band limit {limit} needs more than {2 * limit} samples, got {samples}")
-        super().__init__(in_type, expansion, lambda limit: samples or nonlinearity_samples(F.gelu, limit, tolerance))
-        self.tolerance = 0.0 if not continuous else tolerance if samples is None else aliasing(F.gelu, limit, samples)
+        if continuous and num_samples is not None and num_samples <= 2 * limit:
+            raise ValueError(f"band limit {limit} needs more than {2 * limit} samples, got {num_samples}")
+        super().__init__(in_type, expansion, lambda limit: num_samples or nonlinearity_samples(F.gelu, limit, tolerance))
+        self._aliasing = 0.0
+        if continuous:
+            self._aliasing = tolerance if num_samples is None else aliasing(F.gelu, limit, num_samples)
+
+    @property
+    def equivariance_tolerance(self) -> float:
+        return self._aliasing
 
     def activate(self, values: Tensor) -> Tensor:
         return F.gelu(values)
@@ -163,17 +177,14 @@ class GatedFeedForward(TokenModule):
         super().__init__(in_type, in_type)
         if expansion <= 0:
             raise ValueError(f"expansion must be positive, got {expansion}")
-        group = in_type.fibergroup
-        inputs: Multiplicities = self.in_layout.multiplicities
-        hidden = {irrep: max(1, round(expansion * m)) for irrep, m in inputs.items()}
-        self.project_in = IsotypicLinear(group, inputs, hidden)
-        self.project_out = IsotypicLinear(group, hidden, inputs)
-        self.trivial = [group.irrep(*irrep).is_trivial() for irrep in hidden]
-        self.gate = nn.Linear(sum(hidden.values()), sum(hidden.values()))
+        inputs = self.in_layout.irreps
+        hidden = inputs.times(expansion)
+        self.project_in, self.project_out = IsotypicLinear(inputs, hidden), IsotypicLinear(hidden, inputs)
+        self.gate = nn.Linear(hidden.num_copies, hidden.num_copies)
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         hidden = self.project_in(tokens.features)
-        gates = torch.sigmoid(self.gate(invariants(hidden, self.trivial)))
+        gates = torch.sigmoid(self.gate(invariants(hidden, self.in_layout.irreps.trivial)))
         parts = gates.split([h.shape[-1] for h in hidden], dim=-1)
         gated: Features = tuple(h * g for h, g in zip(hidden, parts, strict=True))
         return tokens.with_features(self.project_out(gated))

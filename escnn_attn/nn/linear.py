@@ -1,61 +1,46 @@
 """Equivariant linear maps by Schur's lemma."""
 
-import numpy as np
 import torch
-from escnn.group import Group
 from escnn.nn import FieldType
 from torch import nn
 
-from escnn_attn.fields.types import Multiplicities
-from escnn_attn.functional.attention import Features
-from escnn_attn.functional.schur import GroupFunctions, IsotypicFeatures, LinearPlan, isotypic_linear
+from escnn_attn.fields import Features, Irreps
+from escnn_attn.functional import GroupFunctions, IsotypicFeatures, LinearPlan, isotypic_linear
 from escnn_attn.nn.modules import TokenModule
-from escnn_attn.tokens.tokens import Tokens
-
-#: what commutes with an irrep of the plane's groups, in escnn's basis: the identity, and for those of complex type J
-ENDOMORPHISMS = np.array([[[1, 0], [0, 1]], [[0, -1], [1, 0]]])
+from escnn_attn.tokens import Tokens
 
 
 class IsotypicLinear(nn.Module):
-    r"""Every equivariant linear map between isotypic features or functions: the tensor-level core of `SteerableLinear`.
+    r"""The general equivariant linear map between isotypic features or functions: the tensor-level core of `SteerableLinear`.
 
     Irreps that only the output has are zero (trivial ones: the bias).
 
     Args:
-        group: the fibre group.
-        inputs: multiplicity of each irrep of the input.
-        outputs: multiplicity of each irrep of the output.
+        inputs: irreps of the input.
+        outputs: irreps of the output.
         bias: whether the trivial irreps get a bias.
-        functions_in: copies of each irrep in one function, where the input is functions on the group.
+        functions_in: irreps of one function, where the input is functions on the group.
         functions_out: the same for the output.
 
     Shape:
-        isotypic features, one (d, b, t, m) for each irrep, or functions, one (b, t, r, c), to the same of the output.
+        isotypic features, one (d, b, t, m) per irrep, or functions, one (b, t, r, c), to the same of the output.
     """
 
     def __init__(
         self,
-        group: Group,
-        inputs: Multiplicities,
-        outputs: Multiplicities,
+        inputs: Irreps,
+        outputs: Irreps,
         bias: bool = True,
         *,
-        functions_in: Multiplicities | None = None,
-        functions_out: Multiplicities | None = None,
+        functions_in: Irreps | None = None,
+        functions_out: Irreps | None = None,
     ) -> None:
         super().__init__()
-        self.weights = nn.ParameterList()
-        source, target = _layout(group, inputs, functions_in), _layout(group, outputs, functions_out)
-        shared = [psi for psi in outputs if psi in inputs]
-        pairs = tuple((list(inputs).index(psi), list(outputs).index(psi)) for psi in shared)
-        trivial = group.trivial_representation.id
-        self.plan = LinearPlan(source, target, pairs, list(outputs).index(trivial) if trivial in outputs else None)
-        for psi in shared:
-            irrep = group.irrep(*psi)
-            basis = np.asarray(irrep.endomorphism_basis())
-            assert np.array_equal(basis, ENDOMORPHISMS[: len(basis), : irrep.size, : irrep.size]), f"{psi}: {basis}"
-            self.weights.append(torch.empty(len(basis), inputs[psi], outputs[psi]))
-        self.bias = nn.Parameter(torch.empty(outputs[trivial])) if bias and trivial in outputs else None
+        self.plan = LinearPlan.between(_layout(inputs, functions_in), _layout(outputs, functions_out))
+        shapes = [(inputs.endomorphisms[a], inputs.multiplicities[a], outputs.multiplicities[b]) for a, b in self.plan.pairs]
+        self.weights = nn.ParameterList(torch.empty(shape) for shape in shapes)
+        trivial = outputs.trivial_index
+        self.bias = nn.Parameter(torch.empty(outputs.multiplicities[trivial])) if bias and trivial is not None else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -69,9 +54,8 @@ class IsotypicLinear(nn.Module):
         return isotypic_linear(self.plan, tensors, list(self.weights), self.bias)
 
 
-def _layout(group: Group, multiplicities: Multiplicities, functions: Multiplicities | None) -> IsotypicFeatures:
-    dims, widths = tuple(group.irrep(*psi).size for psi in multiplicities), tuple(multiplicities.values())
-    return IsotypicFeatures(dims, widths) if functions is None else GroupFunctions(dims, widths, tuple(functions.values()))
+def _layout(irreps: Irreps, function: Irreps | None) -> IsotypicFeatures:
+    return IsotypicFeatures(irreps) if function is None else GroupFunctions(irreps, function)
 
 
 class SteerableLinear(TokenModule):
@@ -105,8 +89,7 @@ class SteerableLinear(TokenModule):
 
     def __init__(self, in_type: FieldType, out_type: FieldType, bias: bool = True) -> None:
         super().__init__(in_type, out_type)
-        inputs, outputs = self.in_layout.multiplicities, self.out_layout.multiplicities
-        self.core = IsotypicLinear(in_type.fibergroup, inputs, outputs, bias)
+        self.core = IsotypicLinear(self.in_layout.irreps, self.out_layout.irreps, bias)
 
     @property
     def dimension(self) -> int:

@@ -4,11 +4,11 @@ import torch.nn.functional as F
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
-from escnn_attn.fields.functions import ExactBuffer, aliasing, group_samples, synthesis_matrix
-from escnn_attn.fields.types import max_frequency, spectral_representation
-from escnn_attn.functional.pointwise import pointwise
+from escnn_attn.fields import ExactBuffer, group_samples, max_frequency, spectral_representation, synthesis_matrix
+from escnn_attn.fields.functions import aliasing
+from escnn_attn.functional import pointwise
 from escnn_attn.nn.modules import PlanarModule
-from escnn_attn.tokens.tokens import require_type
+from escnn_attn.tokens import require_type
 
 
 class FourierGELU(PlanarModule):
@@ -19,7 +19,7 @@ class FourierGELU(PlanarModule):
 
     Args:
         in_type: copies of one spectral field (`fourier_type` with a max_frequency), of input and output.
-        samples: number of rotations, for continuous groups; None for four times the band limit, at least 16.
+        num_samples: number of rotations, for continuous groups; None for four times the band limit, at least 16.
 
     Shape:
         (b, c, h, w) or (points, c), unchanged.
@@ -34,22 +34,26 @@ class FourierGELU(PlanarModule):
         >>> nonlinearity = FourierGELU(fourier_type(planar_gspace("SO2"), 4, 3))
         >>> nonlinearity(nonlinearity.in_type(torch.randn(1, 28, 5, 5))).shape
         torch.Size([1, 28, 5, 5])
-        >>> round(nonlinearity.tolerance, 4)  # relative error under rotations, for Gaussian input
+        >>> round(nonlinearity.equivariance_tolerance, 4)  # relative error under rotations, for Gaussian input
         0.0095
     """
 
-    def __init__(self, in_type: FieldType, samples: int | None = None) -> None:
+    def __init__(self, in_type: FieldType, num_samples: int | None = None) -> None:
         super().__init__(in_type, in_type)
         group, limit = in_type.fibergroup, max_frequency(in_type)
         rho = in_type.representations[0]
         if not in_type.uniform or rho != spectral_representation(group, limit):
             raise ValueError(f"expected copies of one spectral field (fourier_type with a max_frequency), got {in_type}")
-        samples = max(16, 4 * limit) if samples is None else samples
-        if group.continuous and samples <= 2 * limit:
-            raise ValueError(f"band limit {limit} needs more than {2 * limit} samples, got {samples}")
-        elements = group_samples(group, samples if group.continuous else None)
+        num_samples = max(16, 4 * limit) if num_samples is None else num_samples
+        if group.continuous and num_samples <= 2 * limit:
+            raise ValueError(f"band limit {limit} needs more than {2 * limit} samples, got {num_samples}")
+        elements = group_samples(group, num_samples if group.continuous else None)
         self.matrix = ExactBuffer(synthesis_matrix(group, list(dict.fromkeys(rho.irreps)), elements))
-        self.tolerance = aliasing(F.gelu, limit, samples) if group.continuous else 0.0
+        self._aliasing = aliasing(F.gelu, limit, num_samples) if group.continuous else 0.0
+
+    @property
+    def equivariance_tolerance(self) -> float:
+        return self._aliasing
 
     def forward(self, x: GeometricTensor) -> GeometricTensor:
         x = require_type(x, self.in_type)
@@ -65,4 +69,4 @@ class FourierGELU(PlanarModule):
         return pointwise(functions, matrix * scale, matrix.mT / scale, F.gelu).reshape(x.shape)
 
     def extra_repr(self) -> str:
-        return f"in_type={self.in_type}, samples={self.matrix.value.shape[0]}"
+        return f"{super().extra_repr()}, num_samples={self.matrix.value.shape[0]}"

@@ -4,9 +4,9 @@ import torch
 from escnn.nn import FieldType
 from torch import nn
 
-from escnn_attn.functional.attention import rms_norm
+from escnn_attn.functional import rms_norm
 from escnn_attn.nn.modules import TokenModule
-from escnn_attn.tokens.tokens import Tokens
+from escnn_attn.tokens import Tokens
 
 
 class SteerableRMSNorm(TokenModule):
@@ -37,7 +37,10 @@ class SteerableRMSNorm(TokenModule):
     def __init__(self, in_type: FieldType, eps: float = 1e-6) -> None:
         super().__init__(in_type, in_type)
         self.eps = eps
-        self.gains = nn.ParameterList(torch.ones(m) for m in self.in_layout.multiplicities.values())
+        self.gains = nn.ParameterList(torch.ones(m) for m in self.in_layout.irreps.multiplicities)
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         return tokens.with_features(rms_norm(tokens.features, tuple(self.gains), self.eps))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, eps={self.eps:g}"

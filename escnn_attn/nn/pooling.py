@@ -1,21 +1,20 @@
 """From fields over the plane to invariants."""
 
 from escnn.gspaces import no_base_space
-from escnn.nn import FieldType, GeometricTensor
+from escnn.nn import FieldType
 from torch import Tensor
 
-from escnn_attn.functional.attention import invariants, token_mean
-from escnn_attn.nn.modules import TokenModule
-from escnn_attn.tokens.domains import Domain
-from escnn_attn.tokens.tokens import Tokens, grid_tokens
+from escnn_attn.fields import require_planar
+from escnn_attn.functional import invariants, token_mean
+from escnn_attn.nn.modules import PoolingModule
+from escnn_attn.tokens import Tokens
 
 
-class InvariantPooling(TokenModule):
+class InvariantPooling(PoolingModule):
     r"""Invariants of a whole sample: the trivial copies and the norms of the other irrep copies, averaged over tokens.
 
     $y_c = \frac1T \sum_t |x_{c,t}|$, with the sign kept for trivial copies, and a weighted mean where tokens have
-    `weights`. The output is a tensor of trivial fields
-    without base space, ready for `escnn.nn.Linear`.
+    `quadrature_weights`. The output is a tensor of trivial fields without base space, ready for `escnn.nn.Linear`.
 
     Args:
         in_type: any field type on the plane.
@@ -35,28 +34,10 @@ class InvariantPooling(TokenModule):
     """
 
     def __init__(self, in_type: FieldType) -> None:
-        super().__init__(in_type, in_type)
-        group = in_type.fibergroup
-        multiplicities = self.in_layout.multiplicities
-        self.trivial = [group.irrep(*irrep).is_trivial() for irrep in multiplicities]
-        space = no_base_space(group)
-        self.out_type = FieldType(space, [space.trivial_repr] * sum(multiplicities.values()))
+        space = no_base_space(require_planar(in_type).fibergroup)
+        copies = sum(len(rho.irreps) for rho in in_type.representations)
+        super().__init__(in_type, FieldType(space, [space.trivial_repr] * copies))
 
     def pool_tokens(self, tokens: Tokens) -> Tensor:
-        """The invariants (b, c) of tokens."""
-        return token_mean(invariants(tokens.features, self.trivial), tokens.mask, tokens.quadrature_weights)
-
-    def forward_tokens(self, tokens: Tokens) -> Tokens:
-        raise TypeError("InvariantPooling ends a stack of tokens: call pool_tokens")
-
-    def forward_grid(self, x: Tensor) -> Tensor:
-        """The invariants (b, c') of plain tensors (b, c, h, w)."""
-        return self.pool_tokens(grid_tokens(x, self.in_layout))
-
-    def output(self, tokens: Tokens, domain: Domain) -> GeometricTensor:
-        return GeometricTensor(self.pool_tokens(tokens), self.out_type)
-
-    def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """(b, invariants) for a grid; for points the number of clouds is not in the shape, and one is assumed."""
-        batch = super().evaluate_output_shape(input_shape)[0] if len(input_shape) == 4 else 1
-        return (batch, self.out_type.size)
+        values = invariants(tokens.features, self.in_layout.irreps.trivial)
+        return token_mean(values, tokens.domain.mask, tokens.domain.quadrature_weights)

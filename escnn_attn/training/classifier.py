@@ -10,7 +10,8 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from escnn_attn.analysis.comparison import pack
-from escnn_attn.pretrained import card, load_pretrained, resolve
+from escnn_attn.models import SteerableTransformer
+from escnn_attn.pretrained import read_config, resolve
 from escnn_attn.training.augment import RandomDeformation
 from escnn_attn.training.base import Learner
 
@@ -50,8 +51,8 @@ class ImageClassifier(Learner):
     @classmethod
     def from_pretrained(cls, name: str | Path, test_sets: tuple[str, ...]) -> "ImageClassifier":
         """The classifier with the trained weights of that name (see `escnn_attn.pretrained`), in eval mode."""
-        learner = cls(card(resolve(name))["model"], test_sets=test_sets)
-        learner.model = load_pretrained(name)
+        learner = cls(read_config(resolve(name))["model"], test_sets=test_sets)
+        learner.model = SteerableTransformer.from_pretrained(name)
         return learner.eval()
 
     def new_metric(self) -> Metric:

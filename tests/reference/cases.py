@@ -9,8 +9,7 @@ from escnn.nn import GeometricTensor
 from torch import Tensor, nn
 
 import escnn_attn as ea
-from escnn_attn.data.digits import to_input
-from escnn_attn.training import Digits
+from escnn_attn.data.digits import Digits, to_input
 
 from ..helpers import POSITIONS, cloud, mixed_type
 

@@ -1,1 +1,6 @@
 """Neighborhoods: which tokens a token attends to."""
+
+from escnn_attn.nn.neighborhood._patterns import AttentionPattern
+from escnn_attn.nn.neighborhood.neighborhood import Disc, KNearest, Neighborhood, attention_pattern, require_neighborhood
+
+__all__ = ["AttentionPattern", "Disc", "KNearest", "Neighborhood", "attention_pattern", "require_neighborhood"]

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from escnn.group import GroupElement
 from escnn.gspaces import GSpace2D
 from escnn.nn import FieldType
+from scipy.linalg import block_diag
 from torch import Tensor, nn
 
-from escnn_attn.fields.functions import IrrepId, group_samples, synthesis_matrix
-from escnn_attn.fields.types import frequency, require_planar, spectral_representation
-from escnn_attn.functional.attention import rotate_pairs
+from escnn_attn.fields import IrrepId, group_samples, require_planar, spectral_representation, synthesis_matrix
+from escnn_attn.fields.types import frequency
+from escnn_attn.functional import phases, rotate_pairs
 
 GOLDEN_ANGLE = 2.39996
 
@@ -51,13 +52,14 @@ class PlanarFunctions:
 
 
 @lru_cache(maxsize=256)
-def sampled_wave(functions: PlanarFunctions, radians: float, index: int, samples: int | None) -> tuple[Tensor, Tensor]:
+def sampled_wave(
+    functions: PlanarFunctions, radians: float, index: int, num_samples: int | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Synthesis matrix (n, r) and plane wave B(g) w (n, 2), float64, of the frequency of an index."""
     gspace = GSpace2D(functions.subgroup)
-    elements = group_samples(gspace.fibergroup, samples)
-    with torch.inference_mode(False):  # what is kept must do for training too
-        matrix = torch.from_numpy(synthesis_matrix(gspace.fibergroup, functions.irreps, elements))
-        return matrix, rotated_waves(gspace, elements, [radians], index)[:, 0]
+    elements = group_samples(gspace.fibergroup, num_samples)
+    matrix = synthesis_matrix(gspace.fibergroup, functions.irreps, elements)
+    return matrix, rotated_waves(gspace, elements, [radians], index)[:, 0]
 
 
 def spread_radians(wavelengths: tuple[float, float], count: int) -> list[float]:
@@ -72,7 +74,7 @@ def spread_radians(wavelengths: tuple[float, float], count: int) -> list[float]:
     return [float(w) for w in 2 * np.pi / np.geomspace(shortest, longest, count)]
 
 
-def rotated_waves(gspace: GSpace2D, elements: list[GroupElement], radians: Sequence[float], first: int = 0) -> Tensor:
+def rotated_waves(gspace: GSpace2D, elements: list[GroupElement], radians: Sequence[float], first: int = 0) -> np.ndarray:
     """Plane waves B(g) w_f (n, f, 2), float64, with frequencies `first`, `first` + 1, … of the given lengths.
 
     Frequency f has direction f golden angles: for finite groups one common direction would leave attention blind
@@ -80,14 +82,7 @@ def rotated_waves(gspace: GSpace2D, elements: list[GroupElement], radians: Seque
     """
     directions = GOLDEN_ANGLE * (first + np.arange(len(radians)))
     waves = np.array(radians) * np.stack([np.cos(directions), np.sin(directions)])
-    return torch.from_numpy(np.stack([(gspace.basespace_action(g) @ waves).T for g in elements]))
-
-
-def phases(x: Tensor, waves: Tensor) -> Tensor:
-    """Angles (b, t, …) of plane waves (…, 2) at positions (b, t, 2)."""
-    # multiplied out: a matrix product would lose precision under autocast
-    x, y = (part.reshape(*part.shape, *[1] * (waves.dim() - 1)) for part in x.unbind(-1))
-    return x * waves[..., 0] + y * waves[..., 1]
+    return np.stack([(gspace.basespace_action(g) @ waves).T for g in elements])
 
 
 def require_fixed(module: nn.Module, *positions: Tensor) -> None:
@@ -102,64 +97,66 @@ def require_fixed(module: nn.Module, *positions: Tensor) -> None:
 class Rotation:
     r"""Coefficients of functions to their values on samples times $e^{i\theta}$, at fixed positions, and the transpose.
 
-    One matrix synthesises all channel pairs of a head, each on its own samples; pairs beyond the frequencies stay the
-    coefficients they are, with angle zero.
+    One matrix synthesizes all channel pairs of a head, each on its own samples; pairs beyond the frequencies keep their
+    coefficients, with angle zero.
 
     Args:
         functions: the functions on the group.
-        pairs: channel pairs of a head.
-        waves: index, length $|w|$ and number of rotations (None for a finite group) of the plane wave of each pair that
-            is turned, at most as many.
+        pairs: number of channel pairs of a head.
+        waves: index, length $|w|$ and number of rotations (None for a finite group) of the plane wave of each rotated pair.
         x: positions (b or 1, t, 2).
     """
 
     def __init__(self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], x: Tensor) -> None:
-        sampled = [sampled_wave(functions, radians, index, samples) for index, radians, samples in waves]
+        sampled = [sampled_wave(functions, radians, index, num_samples) for index, radians, num_samples in waves]
         self.coefficients = sampled[0][0].shape[1]
-        still = (pairs - len(sampled)) * self.coefficients
-        identity = torch.eye(still, dtype=torch.float64, device="cpu")
-        self.matrix = torch.block_diag(*(matrix for matrix, _ in sampled), identity).to(x)
-        theta = phases(x, torch.cat([*(wave for _, wave in sampled), identity.new_zeros(still, 2)]).to(x))[:, :, None]
+        fixed = (pairs - len(sampled)) * self.coefficients
+        self.matrix = torch.from_numpy(block_diag(*(matrix for matrix, _ in sampled), np.eye(fixed))).to(x)
+        directions = np.concatenate([*(wave for _, wave in sampled), np.zeros((fixed, 2))])
+        theta = phases(x, torch.from_numpy(directions).to(x))[:, :, None]
         self.cos, self.sin = theta.cos(), theta.sin()
         self.width = 2 * len(self.matrix)
 
-    def encode(self, coefficients: Tensor, turn: bool = True) -> Tensor:
-        """Coefficients (b, h, t, c, r) to values (b, h, t, width), times the phases where they `turn`."""
+    def encode(self, coefficients: Tensor, rotate: bool = True) -> Tensor:
+        """Coefficients (b, h, t, c, r) to values (b, h, t, width), times the phases if `rotate`."""
         functions = coefficients.transpose(1, 2).unflatten(3, (2, -1)).flatten(4)
         values = (functions @ self.matrix.mT.to(functions.dtype)).flatten(3)
-        return (rotate_pairs(values, self.cos, self.sin) if turn else values).transpose(1, 2)
+        return (rotate_pairs(values, self.cos, self.sin) if rotate else values).transpose(1, 2)
 
-    def decode(self, values: Tensor, turn: bool = True) -> Tensor:
+    def decode(self, values: Tensor, rotate: bool = True) -> Tensor:
         """The transpose of `encode`, which is its inverse projected onto the band-limited functions."""
         values = values.transpose(1, 2)
-        values = rotate_pairs(values, self.cos, -self.sin) if turn else values
+        values = rotate_pairs(values, self.cos, -self.sin) if rotate else values
         functions = values.unflatten(-1, (2, -1)) @ self.matrix.to(values.dtype)
         return functions.unflatten(-1, (-1, self.coefficients)).flatten(3, 4).transpose(1, 2)
 
 
 class Rotations:
-    """The `Rotation` of each scale, for heads beside each other, padded to the widest.
+    """The `Rotation` of each head group, for heads beside each other, padded to the widest.
 
     Args:
         functions: the functions on the group.
-        pairs: channel pairs of a head.
-        waves: of the first pair of each scale, then of the second, …
-        heads: number of heads of each scale.
+        pairs: number of channel pairs of a head.
+        waves: of the first pair of each head group, then of the second, …
+        heads_per_group: number of heads of each group.
         x: positions (b or 1, t, 2).
     """
 
-    def __init__(self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], heads: Sequence[int], x: Tensor) -> None:
-        self.parts = [Rotation(functions, pairs, waves[i :: len(heads)], x) for i in range(len(heads))]
-        ends = np.cumsum(heads).tolist()
-        self.heads = [slice(end - count, end) for end, count in zip(ends, heads, strict=True)]
+    def __init__(
+        self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], heads_per_group: Sequence[int], x: Tensor
+    ) -> None:
+        count = len(heads_per_group)
+        self.parts = [Rotation(functions, pairs, waves[i::count], x) for i in range(count)]
+        ends = np.cumsum(heads_per_group).tolist()
+        self.heads = [slice(end - heads, end) for end, heads in zip(ends, heads_per_group, strict=True)]
         self.width = max(part.width for part in self.parts)
 
-    def encode(self, coefficients: Tensor, turn: bool = True) -> Tensor:
-        """Coefficients (b, h, t, c, r) to values (b, h, t, width), times the phases where they `turn`."""
-        values = [part.encode(coefficients[:, heads], turn) for part, heads in zip(self.parts, self.heads, strict=True)]
+    def encode(self, coefficients: Tensor, rotate: bool = True) -> Tensor:
+        """Coefficients (b, h, t, c, r) to values (b, h, t, width), times the phases if `rotate`."""
+        values = [part.encode(coefficients[:, heads], rotate) for part, heads in zip(self.parts, self.heads, strict=True)]
         return torch.cat([F.pad(value, (0, self.width - value.shape[-1])) for value in values], dim=1)
 
-    def decode(self, values: Tensor, turn: bool = True) -> Tensor:
+    def decode(self, values: Tensor, rotate: bool = True) -> Tensor:
         """The transpose of `encode`."""
         pairs = zip(self.parts, self.heads, strict=True)
-        return torch.cat([part.decode(values[:, heads, :, : part.width], turn) for part, heads in pairs], dim=1)
+        return torch.cat([part.decode(values[:, heads, :, : part.width], rotate) for part, heads in pairs], dim=1)

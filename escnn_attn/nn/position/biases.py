@@ -1,4 +1,4 @@
-"""Position embeddings by distance alone: cheaper than the rotary one, and blind to direction."""
+"""Position embeddings by distance alone: cheaper than the rotary embedding, and blind to direction."""
 
 import math
 
@@ -6,8 +6,8 @@ import torch
 from escnn.nn import FieldType
 from torch import Tensor, nn
 
-from escnn_attn.functional.attention import distances
-from escnn_attn.nn.position.rotary import PositionEmbedding
+from escnn_attn.nn.position.embedding import Encoding, PositionEmbedding
+from escnn_attn.tokens import Domain
 
 
 class DistanceBias(PositionEmbedding):
@@ -39,26 +39,44 @@ class DistanceBias(PositionEmbedding):
         first, last = (math.log(0.5 / length**2) for length in lengths)
         between = torch.linspace(0, 1, num_heads) if num_heads > 1 else torch.tensor([0.5])
         self.log_rate = nn.Parameter(first + (last - first) * between)
-        # attention multiplies all logits by its scale
-        self.root = math.sqrt(self.channels * self.coefficients)
 
-    def encode_query(self, q: Tensor, x: Tensor) -> Tensor:
-        rate = (self.log_rate.exp() * self.root)[:, None, None].to(x.dtype)
-        extra = rate * torch.cat([2 * x, -torch.ones_like(x[..., :1])], dim=-1)[:, None]
-        return _widen(q, extra)
+    def at(self, query: Domain, key: Domain, distance: float | None = None) -> Encoding:
+        # attention multiplies all logits by the inverse of this root
+        rate = self.log_rate.exp() * math.sqrt(self.channels * self.coefficients)
+        return DistanceEncoding(self, rate[:, None, None], query.positions, key.positions)
 
-    def encode_key(self, k: Tensor, x: Tensor) -> Tensor:
+
+class DistanceEncoding(Encoding):
+    r"""Queries, keys and values with three more dimensions, not rounded below float32.
+
+    Args:
+        embedding: the embedding.
+        rate: $\lambda_h$ over the scale of the logits, (h, 1, 1).
+        x_query: positions of the queries (b or 1, t, 2).
+        x_key: positions of the keys (b or 1, s, 2).
+    """
+
+    def __init__(self, embedding: DistanceBias, rate: Tensor, x_query: Tensor, x_key: Tensor) -> None:
+        super().__init__(embedding)
+        self.rate, self.x_query, self.x_key = rate, x_query, x_key
+
+    def encode_query(self, q: Tensor) -> Tensor:
+        x = self.x_query
+        return _widen(q, self.rate.to(x.dtype) * torch.cat([2 * x, -torch.ones_like(x[..., :1])], dim=-1)[:, None])
+
+    def encode_key(self, k: Tensor) -> Tensor:
+        x = self.x_key
         return _widen(k, torch.cat([x, x.square().sum(dim=-1, keepdim=True)], dim=-1)[:, None])
 
-    def encode_value(self, v: Tensor, x: Tensor) -> Tensor:
-        return _widen(v, x.new_zeros(1, 1, 1, 3))
+    def encode_value(self, v: Tensor) -> Tensor:
+        return _widen(v, self.x_key.new_zeros(1, 1, 1, 3))
 
-    def decode(self, out: Tensor, x: Tensor) -> Tensor:
-        return super().decode(out[..., :-3], x)
+    def decode(self, out: Tensor) -> Tensor:
+        return super().decode(out[..., :-3])
 
 
 def _widen(coefficients: Tensor, extra: Tensor) -> Tensor:
-    """Flattened coefficients (b, h, t, c, r) with further dimensions (b or 1, h or 1, t or 1, 3), not rounded below float32."""
+    """Flattened coefficients (b, h, t, c, r) with further dimensions (b or 1, h or 1, t or 1, 3)."""
     flat = coefficients.flatten(-2)
     return torch.cat([flat, extra.expand(*flat.shape[:-1], -1)], dim=-1)
 
@@ -97,7 +115,7 @@ class RadialBias(PositionEmbedding):
         self.weight = nn.Parameter(torch.zeros(num_heads, centers))
 
     def bias(self, x_query: Tensor, x_key: Tensor) -> Tensor:
-        distance = distances(x_query, x_key)[:, None]
+        distance = (x_query[:, :, None] - x_key[:, None]).norm(dim=-1)[:, None]
         spacing = self.extent / (self.centers - 1)
         basis = (torch.exp(-0.5 * (distance / spacing - n).square()) for n in range(self.centers))
         weights = self.weight.to(distance.dtype)[:, :, None, None]

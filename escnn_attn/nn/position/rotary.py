@@ -1,104 +1,17 @@
-r"""Position embeddings: how attention knows where tokens are, and where to extend it."""
+"""Rotary position embeddings in the representations of E(2)."""
 
-import copy
 import math
 from collections.abc import Sequence
+from functools import partial
 
-import torch
 from escnn.nn import FieldType
-from torch import Tensor, nn
+from torch import Tensor
 
+from escnn_attn.fields import max_frequency
 from escnn_attn.fields.functions import rotary_samples
-from escnn_attn.fields.types import max_frequency
 from escnn_attn.nn.position._rotation import PlanarFunctions, Rotation, Rotations, require_fixed, spread_radians
-from escnn_attn.tokens.domains import diameter
-
-#: number of grids whose tables a rotary embedding keeps
-KNOWN = 16
-
-#: what a subclass of `PositionEmbedding` may override
-HOOKS = ("encode_query", "encode_key", "encode_value", "decode", "bias")
-
-
-class PositionEmbedding(nn.Module):
-    r"""Base class: every hook flattens, so attention does not see positions.
-
-    A subclass overrides some of the hooks. Attention weights stay invariant, and outputs equivariant, if the inner
-    products of encoded queries and keys are invariant and `decode` of a weighted sum of encoded values is equivariant.
-
-    Args:
-        head_type: field type of one head, c copies of a representation with r coefficients.
-        num_heads: number of heads h.
-
-    Shape:
-        encode_query, encode_key, encode_value: coefficients (b, h, t, c, r) at positions (b or 1, t, 2) to
-        (b, h, t, width), one width for all three; decode: (b, h, t, width) to (b, h, t, c, r); bias: positions
-        (b or 1, t, 2) and (b or 1, s, 2) to logits that broadcast to (b, h, t, s), or None. With a neighborhood, bias is
-        called for tiles of a grid, or for the edges of a graph (b of them, t = s = 1), so it must see positions alone.
-
-    Examples:
-        >>> import torch
-        >>> from escnn_attn import PositionEmbedding
-        >>> class NearIsGood(PositionEmbedding):
-        ...     def bias(self, x_query, x_key):
-        ...         return -torch.cdist(x_query, x_key)[:, None]
-    """
-
-    #: factor that attention outputs start with, to have the scale of its input where the embedding averages values out
-    initial_gain: float = 1.0
-
-    def __init__(self, head_type: FieldType, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.channels = len(head_type)
-        self.coefficients = head_type.size // len(head_type)
-
-    def bind(
-        self, x_query: Tensor, x_key: Tensor, distance: float | None = None, key: tuple | None = None
-    ) -> "PositionEmbedding":
-        """This embedding, made ready for one call of attention at positions (b or 1, t, 2) and (b or 1, s, 2).
-
-        `distance` is the largest between a query and a key of it, None for that of all tokens; `key` names the positions,
-        where they recur (see `Tokens`).
-        """
-        return self
-
-    def encode_query(self, q: Tensor, x: Tensor) -> Tensor:
-        return q.flatten(-2)
-
-    def encode_key(self, k: Tensor, x: Tensor) -> Tensor:
-        return k.flatten(-2)
-
-    def encode_value(self, v: Tensor, x: Tensor) -> Tensor:
-        return v.flatten(-2)
-
-    def decode(self, out: Tensor, x: Tensor) -> Tensor:
-        return out.unflatten(-1, (self.channels, self.coefficients))
-
-    def bias(self, x_query: Tensor, x_key: Tensor) -> Tensor | None:
-        return None
-
-    def parts(self) -> list[tuple[slice, "PositionEmbedding"]]:
-        """Heads that attend in a call of their own, because they are as wide as each other, with the embedding for them."""
-        return [(slice(None), self)]
-
-    def extra_repr(self) -> str:
-        return f"num_heads={self.num_heads}, channels={self.channels}, coefficients={self.coefficients}"
-
-
-class NoPosition(PositionEmbedding):
-    """Attention that does not see positions: permutation equivariant on top of the symmetries.
-
-    Args:
-        head_type: field type of one head.
-        num_heads: number of heads.
-
-    Examples:
-        >>> from escnn_attn import NoPosition, SteerableSelfAttention, fourier_type, planar_gspace
-        >>> t = fourier_type(planar_gspace("C4"), 2)
-        >>> SteerableSelfAttention(t, num_heads=1, position=NoPosition).position
-        NoPosition(num_heads=1, channels=2, coefficients=4)
-    """
+from escnn_attn.nn.position.embedding import Encoding, PositionEmbedding
+from escnn_attn.tokens import Domain, diameter
 
 
 class RotaryEmbedding(PositionEmbedding):
@@ -112,25 +25,25 @@ class RotaryEmbedding(PositionEmbedding):
     2021, https://arxiv.org/abs/2104.09864).
 
     Exact for finite groups and translations; for SO(2) and O(2) each frequency takes the number of samples at which
-    the part it misses, of the largest distance, is below `tolerance`. No gradient flows to the positions.
+    the truncation error at the largest distance is below `tolerance`. No gradient flows to the positions.
 
     Args:
         head_type: field type of one head, an even number of spectral fields.
         num_heads: number of heads.
         wavelengths: shortest and longest $2\pi/|w|$, in the units of the positions (token spacings on a grid); one
-            wavelength for each turned channel pair of each scale, evenly spaced in logarithm.
+            wavelength per rotated channel pair and head group, evenly spaced in logarithm.
         max_distance: largest distance between two tokens; None takes that of the tokens at hand.
         tolerance: bound on the error of a logit under continuous rotations, relative to the norms of query and key; attention
             so sharp that its logits differ by tens amplifies it.
-        rotary_fraction: of the channel pairs that are turned, rounded up; the others cost their coefficients instead of samples.
-            Heads of few channels on clouds, where directions are all there is, learn more with all of them.
-        head_groups: groups of heads with wavelengths of their own, at most one a head; None for 4 on continuous groups, where heads
-            of long waves are narrower, and one on finite groups, where nothing is saved.
+        rotary_fraction: fraction of channel pairs that is rotated, rounded up; the others cost their coefficients instead of
+            samples. Few channels per head on clouds, where direction is all there is, learn more with all of them.
+        head_groups: number of groups of heads, each with its own wavelengths, at most one per head; None for 4 on continuous
+            groups, where heads of long waves are narrower, and 1 on finite groups, where nothing is saved.
 
     Raises:
-        ValueError: for an odd number of channels, wavelengths, distance, tolerance, fraction or scales out of range; in use,
-            if tokens are farther apart than `max_distance`, need too many samples (naming what would do), or have positions
-            that require a gradient.
+        ValueError: for an odd number of channels, or wavelengths, distance, tolerance, rotary_fraction or head_groups out of
+            range; in use, if tokens are farther apart than `max_distance`, need too many samples (naming a remedy), or have
+            positions that require a gradient.
 
     Examples:
         >>> from functools import partial
@@ -161,98 +74,86 @@ class RotaryEmbedding(PositionEmbedding):
         if not 0 < rotary_fraction <= 1:
             raise ValueError(f"expected a rotary_fraction of the channels in (0, 1], got {rotary_fraction}")
         if head_groups is not None and head_groups < 1:
-            raise ValueError(f"expected at least one scale, got {head_groups}")
+            raise ValueError(f"head_groups must be at least 1, got {head_groups}")
         if tolerance <= 0 or (max_distance is not None and max_distance <= 0):
             raise ValueError(f"expected a positive tolerance and max_distance, got {tolerance} and {max_distance}")
         self.wavelengths, self.max_distance, self.tolerance = tuple(wavelengths), max_distance, tolerance
         self.functions = PlanarFunctions.of(head_type)
         self.max_frequency = max_frequency(head_type)
         count = min(num_heads, head_groups or (4 if self.functions.continuous else 1))
-        #: number of heads of each scale
+        #: number of heads of each group
         self.heads_per_group = [num_heads // count + (i < num_heads % count) for i in range(count)]
-        #: $|w|$ of all pairs that are turned: of the first pair of each scale, then of the second, …
+        #: $|w|$ of all rotated pairs: of the first pair of each head group, then of the second, …
         self.radians = spread_radians(wavelengths, count * math.ceil(rotary_fraction * self.channels / 2))
-        self._known: dict[tuple, tuple[Rotations, Rotations]] = {}
-        self._bound: tuple[Rotations | Rotation, Rotations | Rotation] | None = None
-        self._parts: list[tuple[slice, PositionEmbedding]] = []
 
-    def bind(
-        self, x_query: Tensor, x_key: Tensor, distance: float | None = None, key: tuple | None = None
-    ) -> "RotaryEmbedding":
-        require_fixed(self, x_query, x_key)
-        bound = copy.copy(self)
-        bound._bound = queries, keys = self._rotations(x_query, x_key, distance, key)
-        if all(getattr(type(self), hook) is getattr(RotaryEmbedding, hook) for hook in HOOKS):  # others see all heads
-            bound._parts = [
-                (queries.heads[i], bound._part(i, pair)) for i, pair in enumerate(zip(queries.parts, keys.parts, strict=True))
-            ]
-        return bound
+    @property
+    def equivariance_tolerance(self) -> float:
+        return self.tolerance if self.functions.continuous else 0.0
 
-    def _part(self, scale: int, rotations: tuple[Rotation, Rotation]) -> "RotaryEmbedding":
-        part = copy.copy(self)
-        part.num_heads, part._bound = self.heads_per_group[scale], rotations
-        return part
+    def at(self, query: Domain, key: Domain, distance: float | None = None) -> Encoding:
+        require_fixed(self, query.positions, key.positions)
+        counts: list[int | None] = [None] * len(self.radians)
+        if self.functions.continuous:
+            counts = [*self.sample_counts(diameter(query, key) if distance is None else distance)]
+        # constants of the domains, not buffers: a buffer would be rounded by .float() and, made in forward, upset DDP
+        waves = tuple(zip(range(len(counts)), self.radians, counts, strict=True))
+        name = (self.functions, self.channels // 2, waves, tuple(self.heads_per_group))
+        tables = [domain.table(name, partial(Rotations, *name, domain.positions)) for domain in (query, key)]
+        return RotaryEncoding(self, *tables)
 
-    def parts(self) -> list[tuple[slice, PositionEmbedding]]:
-        return self._parts or super().parts()
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_known": {}}  # tables are made anew in a copy
-
-    def _rotations(
-        self, x_query: Tensor, x_key: Tensor, distance: float | None, key: tuple | None
-    ) -> tuple[Rotations, Rotations]:
-        # a plain table, not a buffer: a buffer would be rounded by .float() and, made in forward, upset DDP
-        counts = None if distance is None else tuple(self.sample_counts(distance))
-        known = (key, counts, x_query.dtype, x_query.device, self.tolerance)
-        if key is not None and known in self._known:
-            return self._known[known]
-        # made under inference mode, tables that are kept could not serve a later training step
-        with torch.inference_mode(x_query.is_inference() and key is None), torch.no_grad():
-            if counts is None:
-                counts = self.sample_counts(diameter(x_query, x_key) if self.functions.continuous else None)
-            query = self._rotation(x_query, counts)
-            rotations = query, query if x_key is x_query else self._rotation(x_key, counts)
-        if key is not None:
-            while len(self._known) >= KNOWN:  # the oldest goes first
-                del self._known[next(iter(self._known))]
-            self._known[known] = rotations
-        return rotations
-
-    def sample_counts(self, distance: float | None) -> list[int | None]:
-        """Number of rotations each frequency is sampled on, for tokens so far apart; None for finite groups."""
-        if not self.functions.continuous or distance is None:
-            return [None] * len(self.radians)
+    def sample_counts(self, distance: float) -> list[int]:
+        """Number of rotations that each frequency is sampled on, for tokens at most a distance apart; of continuous groups."""
         if self.max_distance is not None:
             if distance > 1.01 * self.max_distance:
                 raise ValueError(f"tokens are up to {distance:.3g} apart, but max_distance is {self.max_distance:g}")
             distance = self.max_distance
-        # rounded up a little, so that clouds of nearly one size share what was computed
+        # rounded up a little, so that clouds of nearly equal size share tables
         arguments = (math.ceil(8 * w * distance) / 8 for w in self.radians)
         return [rotary_samples(self.max_frequency, argument, self.tolerance) for argument in arguments]
 
-    def _rotation(self, x: Tensor, counts: Sequence[int | None]) -> Rotations:
-        waves = list(zip(range(len(counts)), self.radians, counts, strict=True))
-        return Rotations(self.functions, self.channels // 2, waves, self.heads_per_group, x)
-
-    def encode_query(self, q: Tensor, x: Tensor) -> Tensor:
-        return self._at(x)[0].encode(q)
-
-    def encode_key(self, k: Tensor, x: Tensor) -> Tensor:
-        return self._at(x)[1].encode(k)
-
-    def encode_value(self, v: Tensor, x: Tensor) -> Tensor:
-        return self._at(x)[1].encode(v, self.rotate_values)
-
-    def decode(self, out: Tensor, x: Tensor) -> Tensor:
-        return self._at(x)[0].decode(out, self.rotate_values)
-
-    def _at(self, x: Tensor) -> tuple[Rotations | Rotation, Rotations | Rotation]:
-        """The tables of queries and keys, as bound, or else of tokens at x alone."""
-        return self._bound or self._rotations(x, x, None, None)
-
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, wavelengths={self.wavelengths}, tolerance={self.tolerance:g}"
+
+
+class RotaryEncoding(Encoding):
+    """Queries, keys and values on samples of the group, multiplied by the phases of their positions.
+
+    Args:
+        embedding: the rotary embedding.
+        queries: tables at the positions of the queries.
+        keys: tables at the positions of the keys.
+        heads: the heads that the encoding is for.
+    """
+
+    def __init__(
+        self,
+        embedding: RotaryEmbedding,
+        queries: Rotations | Rotation,
+        keys: Rotations | Rotation,
+        heads: slice = slice(None),
+    ) -> None:
+        super().__init__(embedding, heads)
+        self.queries, self.keys, self.rotate_values = queries, keys, embedding.rotate_values
+        self._groups: list[Encoding] = [self]
+        if isinstance(queries, Rotations) and isinstance(keys, Rotations):
+            parts = zip(queries.parts, keys.parts, queries.heads, strict=True)
+            self._groups = [type(self)(embedding, query, key, group) for query, key, group in parts]
+
+    @property
+    def groups(self) -> Sequence[Encoding]:
+        return self._groups
+
+    def encode_query(self, q: Tensor) -> Tensor:
+        return self.queries.encode(q)
+
+    def encode_key(self, k: Tensor) -> Tensor:
+        return self.keys.encode(k)
+
+    def encode_value(self, v: Tensor) -> Tensor:
+        return self.keys.encode(v, self.rotate_values)
+
+    def decode(self, out: Tensor) -> Tensor:
+        return self.queries.decode(out, self.rotate_values)
 
 
 class QueryKeyRotaryEmbedding(RotaryEmbedding):

@@ -1,4 +1,4 @@
-"""Neighborhoods: attention to the tokens near each token, by distance and never by direction."""
+"""Neighborhoods: which keys a query attends to, by distance and never by direction."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -8,10 +8,9 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from escnn_attn.nn.neighborhood._patterns import AllPairs, AttentionPattern, Graph, attended
+from escnn_attn.nn.neighborhood._patterns import AllPairs, AttentionPattern, Graph
 from escnn_attn.nn.neighborhood._tiles import disc_pattern
-from escnn_attn.tokens.domains import diameter
-from escnn_attn.tokens.tokens import Tokens
+from escnn_attn.tokens import Domain, diameter
 
 #: rounding allowed for, relative to a distance: tokens at just the radius are inside however the plane is turned
 MARGIN = 1e-5
@@ -35,7 +34,7 @@ class Neighborhood(ABC):
 
     @abstractmethod
     def pairs(self, query: np.ndarray, key: np.ndarray, slack: float) -> np.ndarray:
-        """Indices (2, e) of keys (first row) and queries (second row) that attend; those of two samples are left out later.
+        """Indices (2, e) of keys (first row) and queries (second row) that attend; pairs across samples are left out later.
 
         Args:
             query: positions (t, 3) of queries; the third number tells samples apart, by more than all distances inside one.
@@ -43,15 +42,15 @@ class Neighborhood(ABC):
             slack: rounding of the positions: distances that differ by less are to count as equal.
         """
 
-    def pattern(self, query: Tokens, context: Tokens) -> AttentionPattern:
-        """The pairs of tokens, for attention of a query to a context."""
-        return Graph(query, context, self.edges(query, context))
+    def pattern(self, query: Domain, key: Domain) -> AttentionPattern:
+        """The pairs of tokens, for attention of a query domain to a key domain."""
+        return Graph(query, key, self.edges(query, key))
 
-    def edges(self, query: Tokens, context: Tokens) -> Tensor:
-        """The graph (2, e) from the keys, counted through as b·s, to the queries, as b·t; padding is left out."""
-        batch, device = query.features[0].shape[1], query.positions.device
-        extent = diameter(query.positions, context.positions)
-        keys, key_index = _points(context.positions, attended(context), batch, 2 * extent + 1)
+    def edges(self, query: Domain, context: Domain) -> Tensor:
+        """The graph (2, e) from the keys of a context, numbered through as b·s, to the queries, as b·t; without padding."""
+        batch, device = query.batch_size, query.positions.device
+        extent = diameter(query, context)
+        keys, key_index = _points(context.positions, context.attended(), batch, 2 * extent + 1)
         queries, query_index = _points(query.positions, query.mask, batch, 2 * extent + 1)
         if not len(keys) or not len(queries):
             return torch.zeros(2, 0, dtype=torch.long, device=device)
@@ -110,13 +109,13 @@ class Disc(Neighborhood):
         if not self.radius > 0:
             raise ValueError(f"expected a positive radius, got {self.radius}")
 
-    def pattern(self, query: Tokens, context: Tokens) -> AttentionPattern:
+    def pattern(self, query: Domain, key: Domain) -> AttentionPattern:
         reach = self.radius * (1 + MARGIN)
-        if not context.features[0].numel() or diameter(query.positions, context.positions) <= reach:
-            return AllPairs(query, context)
-        if context.key is not None and context.key[0] == "grid" and query.key == context.key:
-            return disc_pattern(query, context, reach)
-        return super().pattern(query, context)
+        if not query.batch_size * key.num_tokens or diameter(query, key) <= reach:
+            return AllPairs(query, key)
+        if key.lattice is not None and query.lattice == key.lattice and not key.lattice.disc:
+            return disc_pattern(query, key, reach)
+        return super().pattern(query, key)
 
     def pairs(self, query: np.ndarray, key: np.ndarray, slack: float) -> np.ndarray:
         reach = self.radius * (1 + MARGIN) + slack
@@ -162,33 +161,27 @@ class KNearest(Neighborhood):
         return np.stack([np.concatenate([index[row, column], *found]), np.concatenate([row, again])])
 
 
-def attention_pattern(
-    neighborhood: Neighborhood | None, query: Tokens, context: Tokens, edges: Tensor | None
-) -> AttentionPattern:
-    """The pairs of tokens that attend: along a graph where one is given, or else in a neighborhood, or else all.
+def attention_pattern(neighborhood: Neighborhood | None, query: Domain, key: Domain) -> AttentionPattern:
+    """The pairs of tokens that attend: along the graph of the query domain where it has one, or in a neighborhood, or all.
 
-    Kept in `query.shared`, for the next layer of a stack.
+    The query domain caches it: layers with equal neighborhoods share it.
 
     Args:
         neighborhood: of a layer; None for all pairs.
-        query: tokens that attend.
-        context: tokens attended to.
-        edges: (2, e) from keys, counted through as b·s, to queries, as b·t.
+        query: domain of the tokens that attend.
+        key: domain of the tokens attended to.
     """
-    name = ("pattern", _name(neighborhood))
-    depends_on = (query.positions, query.mask, context.positions, context.mask, context.quadrature_weights, edges)
-    known, pattern = query.shared.get(name, ((), None))
-    if pattern is None or any(a is not b for a, b in zip(known, depends_on, strict=True)):
-        if edges is not None:
-            pattern = Graph(query, context, edges)
-        else:
-            pattern = AllPairs(query, context) if neighborhood is None else neighborhood.pattern(query, context)
-        query.shared[name] = (depends_on, pattern)
-    return pattern
+
+    def make() -> AttentionPattern:
+        if query.edge_index is not None:
+            return Graph(query, key, query.edge_index)
+        return AllPairs(query, key) if neighborhood is None else neighborhood.pattern(query, key)
+
+    return query.cached(("pattern", _hashable(neighborhood)), make, key)
 
 
-def _name(neighborhood: Neighborhood | None) -> object:
-    """What equal neighborhoods share: themselves, or for those that cannot be hashed the one object."""
+def _hashable(neighborhood: Neighborhood | None) -> object:
+    """The neighborhood itself, so that equal ones share patterns, or its id where it cannot be hashed."""
     try:
         hash(neighborhood)
     except TypeError:

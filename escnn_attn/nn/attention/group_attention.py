@@ -4,72 +4,76 @@ from abc import abstractmethod
 from functools import partial
 
 import torch
+from einops import rearrange
 from escnn.nn import FieldType
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from escnn_attn.fields.functions import ExactBuffer
-from escnn_attn.fields.types import require_planar
-from escnn_attn.functional.attention import rotate_pairs
-from escnn_attn.nn.attention._heads import require_heads
+from escnn_attn.fields import ExactBuffer, require_planar
+from escnn_attn.functional import phases, rotate_pairs
+from escnn_attn.nn.attention.core import require_heads
 from escnn_attn.nn.modules import TokenModule
-from escnn_attn.nn.neighborhood._patterns import AttentionPattern
-from escnn_attn.nn.neighborhood.neighborhoods import Neighborhood, attention_pattern, require_neighborhood
-from escnn_attn.nn.position._rotation import phases, require_fixed, rotated_waves, spread_radians
-from escnn_attn.tokens.tokens import Tokens
+from escnn_attn.nn.neighborhood import AttentionPattern, Neighborhood, attention_pattern, require_neighborhood
+from escnn_attn.nn.position._rotation import require_fixed, rotated_waves, spread_radians
+from escnn_attn.tokens import Tokens
 
 
 class RegularSelfAttention(TokenModule):
     """Base class of attention with regular fields as output: heads, phases, and the sum over keys.
 
     Args:
-        in_type: type of the input.
-        out_type: copies of the regular representation of a finite group.
-        num_heads: number of heads.
-        head_channels: channels of a head, an even number; None for out_type's fields over the heads, rounded up to even.
-        wavelengths: shortest and longest of the rotary embedding, in the units of the positions.
-        neighborhood: the tokens that a token attends to; None for all.
-        checkpointing: whether to compute each group element again for the gradient (gradient checkpointing): less memory,
-            for more time.
+        in_type: copies of the `in_kind` representation of a finite group.
+        out_type: copies of its regular representation; None for `in_type`.
+        num_heads, head_channels, wavelengths, neighborhood, checkpointing: see `GroupSelfAttention`.
     """
+
+    #: the representation of the input fields: "trivial" or "regular"
+    in_kind: str
 
     def __init__(
         self,
         in_type: FieldType,
-        out_type: FieldType,
+        out_type: FieldType | None = None,
         *,
         num_heads: int,
-        head_channels: int | None,
-        wavelengths: tuple[float, float],
-        neighborhood: Neighborhood | None,
-        checkpointing: bool,
+        head_channels: int | None = None,
+        wavelengths: tuple[float, float] = (6.0, 60.0),
+        neighborhood: Neighborhood | None = None,
+        checkpointing: bool = False,
     ) -> None:
-        super().__init__(in_type, out_type)
-        gspace = require_planar(out_type)
-        if gspace.fibergroup.continuous:
-            raise ValueError(f"expected a finite group, got {gspace.fibergroup}: take SteerableSelfAttention")
-        _require_copies(out_type, "regular")
-        head_channels = require_heads(num_heads, head_channels, len(out_type))
+        super().__init__(in_type, in_type if out_type is None else out_type)
+        gspace, group = require_planar(in_type), in_type.fibergroup
+        if group.continuous:
+            raise ValueError(f"expected a finite group, got {group}: take SteerableSelfAttention")
+        _require_copies(in_type, self.in_kind)
+        _require_copies(self.out_type, "regular")
+        head_channels = require_heads(num_heads, head_channels, len(self.out_type))
         self.num_heads, self.channels, self.neighborhood = num_heads, head_channels, require_neighborhood(neighborhood)
         self.checkpointing = checkpointing
-        elements = list(gspace.fibergroup.elements)
+        elements = list(group.elements)
         self.order = len(elements)
-        self.waves = ExactBuffer(rotated_waves(gspace, elements, spread_radians(wavelengths, head_channels // 2)).numpy())
+        self.waves = ExactBuffer(rotated_waves(gspace, elements, spread_radians(wavelengths, head_channels // 2)))
         self.project_in = nn.Linear(len(in_type), 3 * num_heads * head_channels)
-        self.project_out = nn.Linear(num_heads * head_channels, len(out_type))
+        self.project_out = nn.Linear(num_heads * head_channels, len(self.out_type))
+        self._make_parameters()
+
+    def _make_parameters(self) -> None:
+        """Parameters of a subclass."""
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
-        require_fixed(self, tokens.positions)
+        """Equation (21) or (22) of docs/mathematics.md."""
+        domain = tokens.domain
+        require_fixed(self, domain.positions)
         q, k, v = self._project(self.in_layout.merge(tokens.features))
-        theta = phases(tokens.positions, self.waves.value.to(tokens.positions)).transpose(1, 2)
-        pattern = attention_pattern(self.neighborhood, tokens, tokens, tokens.edges)
-        keys, values = (part.permute(0, 2, 3, 1, 4).contiguous() for part in (k, v))  # b h t e c
+        theta = phases(domain.positions, self.waves.value.to(domain.positions)).transpose(1, 2)
+        pattern = attention_pattern(self.neighborhood, domain, domain)
+        keys, values = (rearrange(part, "b u h t c -> b h t u c").contiguous() for part in (k, v))
         swapped, values = _swap_halves(keys), values.flatten(2, 3)
         attend = partial(checkpoint, self._attend, use_reentrant=False) if self.checkpointing else self._attend
-        # one element at a time: what is large stays in the cache, and all have the same values
+        # an element at a time: large temporaries stay in the cache, and all elements have the same values
         sums = [attend(q[:, g % q.shape[1]], keys, swapped, values, theta[:, g], g, pattern) for g in range(self.order)]
-        out = self.project_out(torch.stack(sums, dim=1).permute(0, 3, 1, 2, 4).flatten(3))  # b t g c
-        out = out.permute(0, 3, 2, 1).flatten(1, 2)
+        out = self.project_out(rearrange(torch.stack(sums), "g b h t c -> b t g (h c)"))
+        out = rearrange(out, "b t g field -> b (field g) t")
         reached = pattern.reached()
         if reached is not None:
             out = out.masked_fill(~reached[:, None], 0)
@@ -77,32 +81,34 @@ class RegularSelfAttention(TokenModule):
 
     @abstractmethod
     def _project(self, x: Tensor) -> list[Tensor]:
-        """Queries, keys and values (b, elements or 1, h, t, c) of fields (b, channels, t)."""
+        """Queries, keys and values (b, u or 1, h, t, c) of fields (b, channels, t), u the group element."""
 
     def _offsets(self, g: int) -> Tensor | None:
-        """What queries at the element of an index see added to the keys, (h, 1, e, c); None for nothing."""
+        """Embeddings (h, 1, u, c) of the keys' elements relative to that of the queries, the g-th; None for none."""
         return None
 
     def _attend(
         self, q: Tensor, keys: Tensor, swapped: Tensor, values: Tensor, theta: Tensor, g: int, pattern: AttentionPattern
     ) -> Tensor:
-        """Sums over keys (b, h, t, c) for the queries at one element, with its phases theta (b, t, pairs).
+        """Sums over keys (b, h, t, c) for the queries at the g-th element, with its phases theta (b, t, pairs).
 
-        The halves of `swapped` are those of the keys (b, h, t, e, c), exchanged.
+        The keys are (b, h, t, u, c), and `swapped` are the keys with their halves exchanged.
         """
         theta = theta[:, None]
         query = rotate_pairs(q, theta.cos(), theta.sin())
         # as wide as the keys, though equal for all elements: products with short rows are slow
         theta = theta[..., None, :].expand(-1, -1, -1, keys.shape[3], -1)
         cos, sin = torch.cat([theta, theta], dim=-1).cos(), torch.cat([-theta, theta], dim=-1).sin()
-        turned = (keys * cos).addcmul(swapped, sin)
+        rotated = (keys * cos).addcmul(swapped, sin)
         offsets = self._offsets(g)
         if offsets is not None:
-            turned = turned + (offsets * cos).addcmul(_swap_halves(offsets), sin)
-        return pattern.attend(query, turned.flatten(2, 3).to(q.dtype), values, self.channels**-0.5, lambda *_: None)
+            rotated = rotated + (offsets * cos).addcmul(_swap_halves(offsets), sin)
+        key = rotated.flatten(2, 3).to(q.dtype)
+        return pattern.attend(query, key, values, self.channels**-0.5, lambda *_: None, copies=keys.shape[3])
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_heads={self.num_heads}, head_channels={self.channels}"
+        heads = f"num_heads={self.num_heads}, head_channels={self.channels}"
+        return f"{super().extra_repr()}, {heads}, neighborhood={self.neighborhood}"
 
 
 class LiftingSelfAttention(RegularSelfAttention):
@@ -111,7 +117,7 @@ class LiftingSelfAttention(RegularSelfAttention):
     $$\text{out}(i,g) = W_o \sum_j \mathrm{softmax}_j\bigl(\langle q_i, R[(B(g)w)\cdot(x_j-x_i)]\,k_j\rangle/\sqrt c\bigr)\,v_j$$
 
     with $R$ the rotation of channel pairs. Romero & Cordonnier (2021, https://arxiv.org/abs/2010.00977) add a learned
-    embedding of $g^{-1}(x_j - x_i)$ to the key, which needs a value for every offset of the turned grid; the rotary phase in
+    embedding of $g^{-1}(x_j - x_i)$ to the key, which needs a value for every offset of the rotated grid; the rotary phase in
     its place is exact and needs one fused call.
 
     Args:
@@ -139,22 +145,7 @@ class LiftingSelfAttention(RegularSelfAttention):
         torch.Size([1, 32, 7, 7])
     """
 
-    def __init__(
-        self,
-        in_type: FieldType,
-        out_type: FieldType,
-        *,
-        num_heads: int,
-        head_channels: int | None = None,
-        wavelengths: tuple[float, float] = (6.0, 60.0),
-        neighborhood: Neighborhood | None = None,
-        checkpointing: bool = False,
-    ) -> None:
-        _require_copies(in_type, "trivial")
-        super().__init__(
-            in_type, out_type, num_heads=num_heads, head_channels=head_channels, wavelengths=wavelengths, neighborhood=neighborhood,
-            checkpointing=checkpointing,
-        )  # fmt: skip
+    in_kind = "trivial"
 
     def _project(self, x: Tensor) -> list[Tensor]:
         projected = self.project_in(x.mT).unflatten(-1, (3, self.num_heads, self.channels))
@@ -164,10 +155,10 @@ class LiftingSelfAttention(RegularSelfAttention):
 class GroupSelfAttention(RegularSelfAttention):
     r"""Self-attention of functions on a finite group: queries and keys at all pairs of a position and a group element.
 
-    $$\text{out}(i,g) = W_o \sum_{j,h} \mathrm{softmax}_{j,h}\bigl(\langle q(i,g),
-      R[(B(g)w)\cdot(x_j-x_i)]\,(k(j,h) + e(g^{-1}h))\rangle/\sqrt c\bigr)\,v(j,h)$$
+    $$\text{out}(i,g) = W_o \sum_{j,u} \mathrm{softmax}_{j,u}\bigl(\langle q(i,g),
+      R[(B(g)w)\cdot(x_j-x_i)]\,(k(j,u) + \eta(g^{-1}u))\rangle/\sqrt c\bigr)\,v(j,u)$$
 
-    with $R$ the rotation of channel pairs and $e$ a learned embedding of relative group elements: the group self-attention
+    with $R$ the rotation of channel pairs and $\eta$ a learned embedding of relative group elements: the group self-attention
     of Romero & Cordonnier (2021, https://arxiv.org/abs/2010.00977), with the position embedding of
     `LiftingSelfAttention`. Exactly equivariant to the group and to translations. Time grows with |G|²·tokens² (with a
     neighborhood |G|²·tokens), memory with |G|²·tokens.
@@ -196,26 +187,12 @@ class GroupSelfAttention(RegularSelfAttention):
         torch.Size([1, 16, 7, 7])
     """
 
+    in_kind = "regular"
     relative: Tensor
 
-    def __init__(
-        self,
-        in_type: FieldType,
-        out_type: FieldType | None = None,
-        *,
-        num_heads: int,
-        head_channels: int | None = None,
-        wavelengths: tuple[float, float] = (6.0, 60.0),
-        neighborhood: Neighborhood | None = None,
-        checkpointing: bool = False,
-    ) -> None:
-        super().__init__(
-            in_type, in_type if out_type is None else out_type, num_heads=num_heads, head_channels=head_channels,
-            wavelengths=wavelengths, neighborhood=neighborhood, checkpointing=checkpointing,
-        )  # fmt: skip
-        _require_copies(in_type, "regular")
+    def _make_parameters(self) -> None:
         elements = list(self.in_type.fibergroup.elements)
-        relative = [[elements.index(~g @ h) for h in elements] for g in elements]
+        relative = [[elements.index(~g @ u) for u in elements] for g in elements]
         self.register_buffer("relative", torch.tensor(relative), persistent=False)
         self.embedding = nn.Parameter(0.2 * torch.randn(self.order, self.num_heads, self.channels))
 

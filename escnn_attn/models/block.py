@@ -1,19 +1,18 @@
 """Pre-norm residual blocks and stacks of them."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
 
-from escnn_attn.functional.attention import Features
-from escnn_attn.nn.attention.steerable import SteerableCrossAttention, SteerableSelfAttention
+from escnn_attn.fields import Features
+from escnn_attn.nn.attention import SteerableSelfAttention
 from escnn_attn.nn.dropout import DropPath
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.nn.norm import SteerableRMSNorm
-from escnn_attn.tokens.tokens import Tokens
+from escnn_attn.tokens import Tokens
 
 
 class SteerableTransformerBlock(TokenModule):
@@ -63,16 +62,16 @@ class SteerableTransformerBlock(TokenModule):
 
 
 class SteerableStack(TokenModule):
-    """Layers of one type in a row, converting to tokens and back once.
+    """Layers in a row, converting to tokens and back once.
 
     Args:
-        layers: modules on tokens, each with the output type of the one before as its input type.
+        layers: modules on tokens, each with the output type of the layer before as its input type.
 
     Shape:
-        (b, c, h, w) or (points, c), to as many channels as the last layer gives.
+        (b, c, h, w) or (points, c), to the channels of the last layer's output type.
 
     Raises:
-        TypeError: if a layer does not take what the one before gives.
+        TypeError: if the input type of a layer is not the output type of the layer before.
         ValueError: if there are no layers.
 
     Examples:
@@ -107,11 +106,10 @@ class SteerableStack(TokenModule):
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         if self._compiled is None:
             return self._run(tokens)
-        own = replace(tokens, shared={})
         for module in self.modules():
             if isinstance(module, SteerableSelfAttention):
-                module.prepare(own)
-        return tokens.with_features(self._compiled(own))
+                module.prepare(tokens.domain, tokens.domain)
+        return tokens.with_features(self._compiled(tokens))
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_compiled": None}  # a copy is compiled anew
@@ -124,8 +122,8 @@ class SteerableStack(TokenModule):
 
 
 def _require_tokens(module: object) -> None:
-    """Raises a TypeError for what is no layer on tokens alone."""
-    if not isinstance(module, TokenModule) or isinstance(module, SteerableCrossAttention):
+    """Raises a TypeError for modules that do not map tokens to tokens."""
+    if not isinstance(module, TokenModule):
         raise TypeError(
             f"expected a layer on tokens, such as SteerableSelfAttention or another TokenModule, got {type(module).__name__}"
         )

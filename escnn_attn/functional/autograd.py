@@ -1,0 +1,8 @@
+"""When hand-written gradients must give way to operations that torch differentiates itself."""
+
+import torch
+
+
+def plain_operations() -> bool:
+    """Whether a compiler or a transform of `torch.func` runs: both need operations that they differentiate themselves."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()

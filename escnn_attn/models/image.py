@@ -1,0 +1,270 @@
+"""Transformers of images."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from escnn.group import GroupElement
+from escnn.gspaces import GSpace
+from escnn.nn import GeometricTensor
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from escnn_attn.fields.types import Fields
+from escnn_attn.models.network import (
+    BlockFactory,
+    Body,
+    FieldReadout,
+    LogitReadout,
+    SteerableNetwork,
+    StemFactory,
+    make_body,
+)
+from escnn_attn.models.stems import convolution_stem, fitting_side, keeps_center, stride_of, windows_of
+from escnn_attn.nn._export import without_types
+from escnn_attn.testing import assert_equivariant
+from escnn_attn.tokens import DomainOptions, Grid, Tokens, disc_window, domain_of, grid_of, require_type
+
+
+class ImageNetwork(SteerableNetwork):
+    """Base class of networks of images.
+
+    Args:
+        body: stem and blocks.
+        image_size: side of the images, or height and width, to be checked at once; None for a check of each image.
+    """
+
+    #: whether only the largest centered disc counts, of the image and of the tokens
+    disc: bool
+
+    def __init__(self, body: Body, image_size: int | Sequence[int] | None) -> None:
+        super().__init__(body)
+        self.windows = windows_of(body.stem)
+        if image_size is not None:
+            height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+            self._require_centered(height, width)
+
+    def embed(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tokens:
+        if isinstance(x, Tensor):
+            if x.dim() != 4 or x.shape[1] != self.in_type.size:
+                raise ValueError(
+                    f"expected images (b, {self.in_type.size}, h, w), or a GeometricTensor, got a tensor {tuple(x.shape)}"
+                )
+            x = GeometricTensor(x, self.in_type)
+        pixels = domain_of(require_type(x, self.in_type), **options)
+        if not isinstance(pixels, Grid):
+            raise TypeError(
+                f"a {type(self).__name__} takes images, not a cloud: take a SteerablePointTransformer or SteerablePointClassifier"
+            )
+        self._require_centered(pixels.height, pixels.width)
+        image = x.tensor if pixels.mask is None else x.tensor.masked_fill(~pixels.unpad(pixels.mask[:, None]), 0)
+        made = self.stem(GeometricTensor(crop(image) if self.disc else image, self.in_type)).tensor
+        parts = [self._at_tokens(part, pixels, made) for part in (pixels.mask, pixels.quadrature_weights)]
+        grid = grid_of(made, mask=parts[0], quadrature_weights=parts[1])
+        return Tokens.on(grid.disc() if self.disc else grid, made, self.blocks.in_layout)
+
+    def _at_tokens(self, of_pixels: Tensor | None, pixels: Grid, tokens: Tensor) -> Tensor | None:
+        """Mask or weights (b, t) of pixels at the tokens of the stem, (b, height, width), each on a pixel from the first on."""
+        if of_pixels is None:
+            return None
+        step = stride_of(self.windows)
+        at_tokens = pixels.unpad(of_pixels[:, None])[:, 0, ::step, ::step]
+        if at_tokens.shape[1:] != tokens.shape[2:]:
+            raise ValueError(
+                f"the stem makes {tokens.shape[2]} × {tokens.shape[3]} tokens of {pixels.height} × {pixels.width} pixels, not one "
+                f"at every {step}: masks and weights are not defined for it"
+            )
+        return at_tokens
+
+    def _require_centered(self, *sides: int) -> None:
+        """Raises a ValueError where the stem's strides would move the rotation center off the coarser grid."""
+        if self.in_type.fibergroup.order() != 1 and not all(keeps_center(self.windows, side) for side in sides):
+            fitting = [fitting_side(self.windows, side) for side in sides]
+            advice = "no size fits its windows"
+            if None not in fitting:
+                size = " × ".join(map(str, fitting))
+                advice = f"resample them to {size} about their center (padding on one side would move it)"
+            raise ValueError(
+                f"images of {' × '.join(map(str, sides))} lose their rotation center under the strides of the stem "
+                f"({stride_of(self.windows)} in all): {advice}"
+            )
+
+    def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
+        """Checks quarter turns and flips of an image.
+
+        Args:
+            atol: unused, kept for escnn's signature: errors are relative.
+            rtol: largest relative error.
+
+        Returns:
+            the elements with their relative errors.
+
+        Raises:
+            AssertionError: if an error is larger.
+        """
+        return assert_equivariant(self, size=fitting_side(self.windows, 29) or 29, tolerance=rtol)
+
+
+class SteerableTransformer(LogitReadout, ImageNetwork):
+    r"""A steerable transformer from images to invariant logits: stem, transformer blocks, pooling, and a linear read-out.
+
+    Logits do not change exactly under quarter turns of an image (and the flips in the group), and as far as pixels allow under
+    all rotations. Only the largest centered disc counts, of the image and of the tokens: the corners of a square do not rotate
+    into it. With `group="trivial"` the same code is a plain transformer.
+
+    Args:
+        group: name of the group (see `planar_gspace`) or a gspace on the plane.
+        in_type: fields of the input: a number of scalar channels, a mapping such as `{"scalars": 1, "vectors": 2}` (see
+            `field_type`), or a field type.
+        num_classes: number of logits.
+        channels: width, in functions on the group.
+        max_frequency: band limit L of the functions, for continuous groups alone; 3 by default.
+        depth: number of blocks.
+        block: makes a block of a type: `steerable_block`, or `functools.partial` of it or of another factory.
+        stem: makes the stem of the input type and the token type: `convolution_stem`, a partial of it, or another.
+        image_size: side of the images, or height and width, to be checked at once; None for a check of each image.
+
+    Shape:
+        images (b, c, h, w), as a tensor or a geometric tensor of `in_type`, to logits (b, num_classes). Unless the group is
+        trivial, h and w must be sides on which the strides of the stem keep the center (4 n + 1, by default).
+
+    Raises:
+        TypeError: for types that are not on the gspace.
+        ValueError: for a max_frequency of a finite group, and for images of a shape with which strides would lose the rotation
+            center, naming the next that fits.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import SteerableTransformer
+        >>> model = SteerableTransformer("SO2", channels=4, max_frequency=1, depth=1)
+        >>> model(torch.randn(2, 1, 29, 29)).shape
+        torch.Size([2, 10])
+    """
+
+    disc = True
+
+    def __init__(
+        self,
+        group: str | GSpace,
+        *,
+        in_type: Fields = 1,
+        num_classes: int = 10,
+        channels: int = 16,
+        max_frequency: int | None = None,
+        depth: int = 3,
+        block: BlockFactory | None = None,
+        stem: StemFactory = convolution_stem,
+        image_size: int | Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(make_body(group, in_type, channels, max_frequency, depth, block, stem), image_size)
+        self.make_readout(num_classes)
+
+    def export(self) -> nn.Module:
+        """A copy in eval mode that maps plain images (b, c, h, w) to logits, holds no field types, and pickles.
+
+        Image sizes on which the stem's strides keep the center are the caller's to choose.
+        """
+        return ExportedNetwork(self, nn.Sequential(_Pool(self.pool), self.readout))
+
+
+class SteerableFieldTransformer(FieldReadout, ImageNetwork):
+    r"""A steerable transformer from images to fields at each token: stem, transformer blocks, and an equivariant linear map.
+
+    Equivariant exactly under quarter turns of an image (and the flips in the group), and as far as pixels allow under all
+    rotations.
+
+    Args:
+        group: name of the group (see `planar_gspace`) or a gspace on the plane.
+        in_type: fields of the input, as in `SteerableTransformer`.
+        out_fields: fields of the output, in the same ways.
+        channels: width, in functions on the group.
+        max_frequency: band limit L of the functions, for continuous groups alone; 3 by default.
+        depth: number of blocks.
+        block: makes a block of a type, as there.
+        stem: makes the stem, as there.
+        image_size: side of the images, or height and width, to be checked at once; None for a check of each image.
+
+    Shape:
+        images (b, c, h, w), as a tensor or a geometric tensor of `in_type`, to a geometric tensor (b, c', h', w') on the tokens
+        of the stem. Sides are those of `SteerableTransformer`.
+
+    Raises:
+        TypeError: for types that are not on the gspace.
+        ValueError: as `SteerableTransformer`.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import SteerableFieldTransformer
+        >>> model = SteerableFieldTransformer("O2", out_fields={"vectors": 1}, channels=4, max_frequency=1, depth=1)
+        >>> model(torch.randn(2, 1, 29, 29)).shape
+        torch.Size([2, 2, 8, 8])
+    """
+
+    disc = False
+
+    def __init__(
+        self,
+        group: str | GSpace,
+        *,
+        in_type: Fields = 1,
+        out_fields: Fields,
+        channels: int = 16,
+        max_frequency: int | None = None,
+        depth: int = 3,
+        block: BlockFactory | None = None,
+        stem: StemFactory = convolution_stem,
+        image_size: int | Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(make_body(group, in_type, channels, max_frequency, depth, block, stem), image_size)
+        self.make_readout(out_fields)
+
+    def export(self) -> nn.Module:
+        """A copy in eval mode that maps plain images to fields (b, c', h', w'); see `SteerableTransformer.export`."""
+        return ExportedNetwork(self, _Unpad(self.readout))
+
+
+def crop(images: Tensor) -> Tensor:
+    """Images (b, c, h, w) within the largest centered disc, zero beyond."""
+    return images * torch.from_numpy(disc_window(*images.shape[2:])).to(images)
+
+
+class ExportedNetwork(nn.Module):
+    """Copies of the parts of a network of images, on plain tensors.
+
+    Args:
+        network: the network.
+        readout: maps tokens to plain tensors.
+    """
+
+    def __init__(self, network: ImageNetwork, readout: nn.Module) -> None:
+        super().__init__()
+        with torch.no_grad():
+            self.stem: nn.Module = copy.deepcopy(network.stem).export()
+        self.disc = network.disc
+        self.blocks, self.readout = without_types(copy.deepcopy(network.blocks)), without_types(copy.deepcopy(readout))
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(crop(images) if self.disc else images)
+        grid = grid_of(x)
+        tokens = Tokens.on(grid.disc() if self.disc else grid, x, self.blocks.in_layout)
+        return self.readout(self.blocks.forward_tokens(tokens))
+
+
+class _Pool(nn.Module):
+    def __init__(self, pool: nn.Module) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        return self.pool.pool_tokens(tokens)
+
+
+class _Unpad(nn.Module):
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        features = self.linear.forward_tokens(tokens).features
+        return tokens.domain.unpad(self.linear.out_layout.merge(features))

@@ -1,0 +1,161 @@
+"""Base classes of whole networks: stem, transformer blocks, and a read-out of logits or of fields."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from escnn.gspaces import GSpace
+from escnn.nn import EquivariantModule, FieldType, GeometricTensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from typing_extensions import Self, Unpack
+
+from escnn_attn.compat import one_state_dict
+from escnn_attn.fields import as_field_type, fourier_type, planar_gspace, require_planar
+from escnn_attn.fields.types import Fields
+from escnn_attn.models.block import SteerableStack
+from escnn_attn.models.config import build
+from escnn_attn.models.factories import steerable_block
+from escnn_attn.nn.linear import SteerableLinear
+from escnn_attn.nn.modules import TakesDomain, TokenModule
+from escnn_attn.nn.norm import SteerableRMSNorm
+from escnn_attn.nn.pooling import InvariantPooling
+from escnn_attn.pretrained import read_config, resolve
+from escnn_attn.tokens import DomainOptions, Tokens
+
+#: band limit of networks on continuous groups, where none is given
+MAX_FREQUENCY = 3
+
+BlockFactory = Callable[[FieldType], TokenModule]
+StemFactory = Callable[[FieldType, FieldType], EquivariantModule]
+
+
+class Body(NamedTuple):
+    """A network without its read-out."""
+
+    stem: EquivariantModule
+    blocks: SteerableStack
+
+
+def make_body(
+    group: str | GSpace,
+    in_type: Fields,
+    channels: int,
+    max_frequency: int | None,
+    depth: int,
+    block: BlockFactory | None,
+    stem: StemFactory,
+) -> Body:
+    """A stem, `depth` blocks and a norm; the arguments are those of `SteerableTransformer`."""
+    gspace = planar_gspace(group) if isinstance(group, str) else group
+    continuous = gspace.fibergroup.continuous
+    if max_frequency is not None and not continuous:
+        raise ValueError(
+            f"max_frequency is for continuous groups: functions on {gspace.fibergroup} have a value per element; leave it out"
+        )
+    token_type = fourier_type(gspace, channels, (max_frequency or MAX_FREQUENCY) if continuous else None)
+    require_planar(token_type)
+    made = stem(as_field_type(gspace, in_type), token_type)
+    blocks = [(block or steerable_block)(token_type) for _ in range(depth)]
+    return Body(made, SteerableStack([*blocks, SteerableRMSNorm(token_type)]))
+
+
+class SteerableNetwork(EquivariantModule, TakesDomain):
+    """Base class: a stem and transformer blocks on tokens.
+
+    A subclass defines `embed`, and calls a method of a read-out.
+
+    Args:
+        body: stem and blocks.
+    """
+
+    in_type: FieldType
+    out_type: FieldType
+    forward: Callable[..., Any]
+
+    def __init__(self, body: Body) -> None:
+        super().__init__()
+        self.in_type = body.stem.in_type
+        self.stem, self.blocks = body
+        one_state_dict(self)
+
+    @abstractmethod
+    def embed(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tokens:
+        """The tokens that enter the first block; the arguments are those of `forward`."""
+
+    def encode(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tokens:
+        """The tokens after the last block and the final norm; the arguments are those of `forward`."""
+        return self.blocks.forward_tokens(self.embed(x, **options))
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> Self:
+        """A network with trained weights, in eval mode.
+
+        Args:
+            name: one of `escnn_attn.pretrained.available()`, or a folder with `config.json` and `model.safetensors`, as
+                `scripts/publish.py` writes them.
+
+        Raises:
+            ValueError: if there is no such network.
+            TypeError: if it is of another class.
+        """
+        folder = resolve(name)
+        network = build(read_config(folder)["model"])
+        if not isinstance(network, cls):
+            raise TypeError(f"expected a {cls.__name__} in {folder}, got a {type(network).__name__}")
+        network.load_state_dict(load_file(folder / "model.safetensors"))
+        return network.eval()
+
+    def compile(self, **options: Any) -> None:
+        """Compiles the transformer blocks (see `SteerableStack.compile`)."""
+        self.blocks.compile(**options)
+
+    def train(self, mode: bool = True) -> Self:
+        # as in SequentialModule: filters are expanded as constants
+        with torch.no_grad():
+            return super().train(mode)
+
+
+class LogitReadout(SteerableNetwork):
+    """Base class of networks that give logits: invariants of a sample, and a linear map of them."""
+
+    def make_readout(self, num_classes: int) -> None:
+        """Makes pooling and linear map; a ValueError for less than one class."""
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        self.pool = InvariantPooling(self.blocks.out_type)
+        self.readout = nn.Linear(self.pool.out_type.size, num_classes)
+        space = self.pool.out_type.gspace
+        self.out_type = FieldType(space, [space.trivial_repr] * num_classes)
+
+    def forward(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tensor:
+        """Logits (b, num_classes); the arguments are those of `TokenModule.forward`."""
+        return self.readout(self.invariants(x, **options))
+
+    def invariants(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tensor:
+        """The pooled invariants (b, c) that the logits are read from; the arguments are those of `forward`."""
+        return self.pool.pool_tokens(self.encode(x, **options))
+
+    def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(b, num_classes); for points the number of clouds is not in the shape, and 1 is assumed."""
+        return (input_shape[0] if len(input_shape) == 4 else 1, self.out_type.size)
+
+
+class FieldReadout(SteerableNetwork):
+    """Base class of networks that give fields at each token, by an equivariant linear map."""
+
+    def make_readout(self, out_fields: Fields) -> None:
+        """Makes the linear map."""
+        token_type = self.blocks.out_type
+        self.readout = SteerableLinear(token_type, as_field_type(token_type.gspace, out_fields))
+        self.out_type = self.readout.out_type
+
+    def forward(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:
+        """Fields of `out_type` at each token; the arguments are those of `TokenModule.forward`."""
+        tokens = self.readout.forward_tokens(self.encode(x, **options))
+        return tokens.geometric(self.out_type, self.readout.out_layout)
+
+    def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (input_shape[0], self.out_type.size, *self.stem.evaluate_output_shape(input_shape)[2:])

@@ -1,0 +1,130 @@
+"""Transformers of point clouds."""
+
+from escnn.group import GroupElement
+from escnn.gspaces import GSpace
+from escnn.nn import GeometricTensor
+from torch import Tensor
+from typing_extensions import Unpack
+
+from escnn_attn.fields.types import Fields
+from escnn_attn.models.network import BlockFactory, FieldReadout, LogitReadout, SteerableNetwork, StemFactory, make_body
+from escnn_attn.nn.linear import SteerableLinear
+from escnn_attn.nn.modules import TakesDomain
+from escnn_attn.testing import assert_equivariant, stated_tolerance
+from escnn_attn.tokens import Clouds, DomainOptions, Tokens, domain_of, require_type
+
+
+class PointNetwork(SteerableNetwork):
+    """Base class of networks of point clouds."""
+
+    def embed(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tokens:
+        domain = domain_of(require_type(x, self.in_type), **options)
+        if not isinstance(domain, Clouds):
+            raise TypeError(f"a {type(self).__name__} takes points with coords, not a grid: take a SteerableTransformer")
+        if not isinstance(self.stem, TakesDomain):
+            raise TypeError(f"a {type(self.stem).__name__} as stem takes images, not a cloud: take stem=SteerableLinear")
+        return Tokens.on(domain, self.stem(x, **options).tensor, self.blocks.in_layout)
+
+    def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
+        """Checks random elements on a cloud.
+
+        Args:
+            atol: unused, kept for escnn's signature: errors are relative.
+            rtol: largest relative error, or `testing.stated_tolerance` where that is larger.
+
+        Returns:
+            the elements with their relative errors.
+
+        Raises:
+            AssertionError: if an error is larger.
+        """
+        return assert_equivariant(self, domain="points", tolerance=max(rtol, stated_tolerance(self)))
+
+
+class SteerablePointTransformer(FieldReadout, PointNetwork):
+    r"""A steerable transformer from points to fields at each point, exactly equivariant up to the tolerance of its layers.
+
+    Args:
+        group: name of the group (see `planar_gspace`) or a gspace on the plane.
+        in_type: fields of the input: a number of scalar channels, a mapping such as `{"scalars": 1, "vectors": 2}` (see
+            `field_type`), or a field type.
+        out_fields: fields of the output, in the same ways.
+        channels: width, in functions on the group.
+        max_frequency: band limit L of the functions, for continuous groups alone; 3 by default.
+        depth: number of blocks.
+        block: makes a block of a type: `steerable_block`, or `functools.partial` of it or of another factory.
+        stem: makes the stem of the input type and the token type: `SteerableLinear`, or another layer on tokens.
+
+    Shape:
+        points (points, c) with coords, to (points, c').
+
+    Raises:
+        TypeError: for types that are not on the gspace, and for images.
+        ValueError: for a max_frequency of a finite group.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import SteerablePointTransformer
+        >>> forces = SteerablePointTransformer("O2", out_fields={"vectors": 1}, channels=4, max_frequency=1, depth=1)
+        >>> forces(forces.in_type(torch.randn(7, 1), torch.randn(7, 2))).shape
+        torch.Size([7, 2])
+    """
+
+    def __init__(
+        self,
+        group: str | GSpace,
+        *,
+        in_type: Fields = 1,
+        out_fields: Fields,
+        channels: int = 16,
+        max_frequency: int | None = None,
+        depth: int = 3,
+        block: BlockFactory | None = None,
+        stem: StemFactory = SteerableLinear,
+    ) -> None:
+        super().__init__(make_body(group, in_type, channels, max_frequency, depth, block, stem))
+        self.make_readout(out_fields)
+
+
+class SteerablePointClassifier(LogitReadout, PointNetwork):
+    r"""A steerable transformer from points to invariant logits of each cloud.
+
+    Args:
+        group: name of the group (see `planar_gspace`) or a gspace on the plane.
+        in_type: fields of the input, as in `SteerablePointTransformer`.
+        num_classes: number of logits.
+        channels: width, in functions on the group.
+        max_frequency: band limit L of the functions, for continuous groups alone; 3 by default.
+        depth: number of blocks.
+        block: makes a block of a type, as there.
+        stem: makes the stem, as there.
+
+    Shape:
+        points (points, c) with coords, of b clouds, to logits (b, num_classes).
+
+    Raises:
+        TypeError: for types that are not on the gspace, and for images.
+        ValueError: for a max_frequency of a finite group.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import SteerablePointClassifier
+        >>> model = SteerablePointClassifier("SO2", num_classes=3, channels=4, max_frequency=1, depth=1)
+        >>> model(model.in_type(torch.randn(7, 1), torch.randn(7, 2)), batch=torch.tensor([0, 0, 0, 0, 1, 1, 1])).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(
+        self,
+        group: str | GSpace,
+        *,
+        in_type: Fields = 1,
+        num_classes: int = 10,
+        channels: int = 16,
+        max_frequency: int | None = None,
+        depth: int = 3,
+        block: BlockFactory | None = None,
+        stem: StemFactory = SteerableLinear,
+    ) -> None:
+        super().__init__(make_body(group, in_type, channels, max_frequency, depth, block, stem))
+        self.make_readout(num_classes)

@@ -1,0 +1,164 @@
+"""Steerable attention of functions on the group: the formula, and the base class of self- and cross-attention."""
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from escnn.nn import FieldType
+from torch import Tensor, nn
+
+from escnn_attn.fields import Features, Irreps, IsotypicLayout, max_frequency, spectral_type
+from escnn_attn.nn.dropout import SteerableDropout
+from escnn_attn.nn.linear import IsotypicLinear
+from escnn_attn.nn.modules import IsotypicModule
+from escnn_attn.nn.neighborhood import AttentionPattern, Neighborhood, attention_pattern, require_neighborhood
+from escnn_attn.nn.position import Encoding, PositionFactory
+from escnn_attn.tokens import Domain, Tokens
+
+
+def steerable_attention(
+    q: Tensor, k: Tensor, v: Tensor, encoding: Encoding, pattern: AttentionPattern, scale: float, gain: Tensor
+) -> Tensor:
+    """Multi-head attention of functions on the group, (b, h, t, c, r) each: equations (3) to (7) of docs/mathematics.md.
+
+    Args:
+        q: coefficients of the queries.
+        k: coefficients of the keys.
+        v: coefficients of the values.
+        encoding: of the positions of queries and keys.
+        pattern: the pairs of tokens that attend.
+        scale: factor of the logits.
+        gain: factors of the heads, (h,).
+    """
+    mixed = []
+    for group in encoding.groups:  # heads of equal encoded width share a fused call
+        query, key, value = q[:, group.heads], k[:, group.heads], v[:, group.heads]
+        encoded = group.encode_query(query), group.encode_key(key), group.encode_value(value)  # equation (3)
+        weighted = pattern.attend(*encoded, scale, group.bias)  # equations (4) and (5)
+        mixed.append(group.decode(weighted))  # equation (6)
+    out = mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
+    return out.to(v.dtype) * gain[:, None, None, None].to(v.dtype)  # equation (7)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The heads of an attention layer: functions on the group, of one band limit.
+
+    Attributes:
+        num_heads: number of heads h.
+        channels: functions per head c.
+        max_frequency: band limit.
+        function: irreps of one function.
+    """
+
+    num_heads: int
+    channels: int
+    max_frequency: int
+    function: Irreps
+
+    @classmethod
+    def of(cls, types: list[FieldType], num_heads: int, channels: int | None, limit: int | None) -> "Heads":
+        """Heads for inputs of the first type, with the band limit of all types where `limit` is None."""
+        limit = max_frequency(*types) if limit is None else limit
+        function = IsotypicLayout(spectral_type(types[0].gspace, 1, limit)).irreps
+        return cls(num_heads, require_heads(num_heads, channels, types[0].size / function.size), limit, function)
+
+    @property
+    def irreps(self) -> Irreps:
+        """Irreps of the functions of all heads."""
+        return self.function.times(self.num_heads * self.channels)
+
+    @property
+    def scale(self) -> float:
+        """Factor of the logits: one over the root of the number of coefficients of a head."""
+        return (self.channels * self.function.size) ** -0.5
+
+    def project(self, inputs: Irreps, count: int) -> IsotypicLinear:
+        """The linear map from isotypic features to `count` sets of functions, such as keys and values."""
+        return IsotypicLinear(inputs, self.irreps.times(count), functions_out=self.function)
+
+    def split(self, projected: Features, count: int) -> list[Tensor]:
+        """The output (b, t, r, count·h·c) of `project` as `count` tensors of coefficients (b, h, t, c, r)."""
+        parts = projected[0].unflatten(-1, (count, self.num_heads, self.channels)).unbind(3)
+        return [part.permute(0, 3, 1, 4, 2) for part in parts]
+
+    def merge(self, functions: Tensor) -> Features:
+        """Coefficients (b, h, t, c, r) of all heads as (b, t, r, h·c), the inverse of `split`."""
+        return (functions.permute(0, 2, 4, 1, 3).flatten(3),)
+
+
+class SteerableAttention(IsotypicModule):
+    """Base class of multi-head steerable attention.
+
+    A subclass calls `make_heads`, makes the linear maps to queries, keys and values, and defines `query_key_value`.
+    """
+
+    def make_heads(self, heads: Heads, position: PositionFactory, neighborhood: Neighborhood | None, dropout: float) -> None:
+        """Makes all that self- and cross-attention have in common; the arguments are those of `SteerableSelfAttention`."""
+        if isinstance(position, nn.Module) or not callable(position):
+            raise TypeError(f"expected a PositionEmbedding class, or a functools.partial of one, got {position!r}")
+        self.heads, self.neighborhood = heads, require_neighborhood(neighborhood)
+        self.position = position(spectral_type(self.in_type.gspace, heads.channels, heads.max_frequency), heads.num_heads)
+        self.gain = nn.Parameter(torch.full((heads.num_heads,), self.position.initial_gain))
+        self.project_out = IsotypicLinear(heads.irreps, self.out_layout.irreps, functions_in=heads.function)
+        self.dropout = SteerableDropout(self.out_type, dropout)
+
+    @property
+    def num_heads(self) -> int:
+        return self.heads.num_heads
+
+    @abstractmethod
+    def query_key_value(self, tokens: Tokens, context: Tokens) -> list[Tensor]:
+        """Coefficients (b, h, t, c, r) of queries, keys and values: equation (2) of docs/mathematics.md."""
+
+    def attend(self, tokens: Tokens, context: Tokens) -> Tokens:
+        """Attention from tokens to a context: equations (2) to (7) of docs/mathematics.md."""
+        q, k, v = self.query_key_value(tokens, context)  # equation (2)
+        pattern, encoding = self.prepare(tokens.domain, context.domain)
+        out = steerable_attention(q, k, v, encoding, pattern, self.heads.scale, self.gain)  # equations (3) to (7)
+        features = self.project_out(self.heads.merge(out))  # equation (7)
+        reached = pattern.reached()
+        if reached is not None:
+            features = tuple(f.masked_fill(~reached[..., None], 0) for f in features)
+        return self.dropout(tokens.with_features(features))
+
+    def weights(self, tokens: Tokens, context: Tokens) -> Tensor:
+        """The attention weights (b, h, t, s) from tokens to a context, for inspection: this stores tokens²."""
+        q, k, _ = self.query_key_value(tokens, context)
+        pattern, encoding = self.prepare(tokens.domain, context.domain)
+        return pattern.weights(encoding.encode_query(q), encoding.encode_key(k), self.heads.scale, encoding.bias)
+
+    def prepare(self, query: Domain, key: Domain) -> tuple[AttentionPattern, Encoding]:
+        """The pattern and the encoding, which the query domain caches: a compiled graph finds them there."""
+        query = query.about(key)
+        pattern = attention_pattern(self.neighborhood, query, key)
+        return pattern, query.cached(self.position, lambda: self.position.at(query, key, pattern.distance), key)
+
+    def extra_repr(self) -> str:
+        heads = self.heads
+        parts = [
+            super().extra_repr(),
+            f"num_heads={heads.num_heads}",
+            f"head_channels={heads.channels}",
+            f"max_frequency={heads.max_frequency}",
+            f"neighborhood={self.neighborhood}",
+            f"position={self.position}",
+        ]
+        return ", ".join(parts)
+
+
+def require_heads(num_heads: int, head_channels: int | None, width: float) -> int:
+    """The channels of a head, an even number: by default ceil(width / num_heads), rounded up to even.
+
+    Raises:
+        ValueError: if num_heads < 1, or head_channels cannot be paired.
+    """
+    if num_heads < 1:
+        raise ValueError(f"num_heads must be at least 1, got {num_heads}")
+    if head_channels is None:
+        channels = math.ceil(width / num_heads)
+        return max(2, channels + channels % 2)
+    if head_channels < 2 or head_channels % 2:
+        raise ValueError(f"head_channels must be even and at least 2 (channels are paired), got {head_channels}")
+    return head_channels

@@ -1,0 +1,85 @@
+"""Steerable self-attention for any field type."""
+
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor
+from typing_extensions import Unpack
+
+from escnn_attn.nn.attention.core import Heads, SteerableAttention
+from escnn_attn.nn.modules import TokenModule
+from escnn_attn.nn.neighborhood import Neighborhood
+from escnn_attn.nn.position import PositionFactory, RotaryEmbedding
+from escnn_attn.tokens import DomainOptions, Tokens, require_type
+
+
+class SteerableSelfAttention(SteerableAttention, TokenModule):
+    r"""Multi-head self-attention that is equivariant to translations, rotations and reflections.
+
+    Queries, keys and values are functions on the group, c for each head, obtained from the input by equivariant linear
+    maps. With their position encodings $Q_i$, $K_j$, $V_j$ (rotary, by default; see `RotaryEmbedding`),
+
+    $$\text{out}_i = W_o\,\mathrm{decode}_i\Bigl[\gamma_h \sum_{j \in \mathcal{N}(i)}
+      \mathrm{softmax}_j\bigl(\langle Q_i, K_j\rangle / \sqrt{d}\bigr) V_j\Bigr],$$
+
+    d the number of coefficients of a head, in one fused call with memory linear in the tokens. Inner products of
+    fields that transform by one orthogonal representation are invariant, and so are the weights. From scalars to directed
+    fields, it is a lifting layer.
+
+    Args:
+        in_type: any field type on the plane.
+        out_type: type of the output; None for `in_type`.
+        num_heads: number of heads h.
+        head_channels: functions per head c, an even number; by default ceil(width / num_heads) with the width of the input in
+            functions, rounded up to even.
+        max_frequency: band limit of the functions; None for the highest frequency of the types, at least 1.
+        position: a `PositionEmbedding` class or `functools.partial` of one, called with the head type and `num_heads`.
+        neighborhood: the tokens $\mathcal{N}(i)$ that a token attends to, `Disc(radius)` or `KNearest(k)`; None for all.
+        dropout: probability of dropping a field of the output in training, in [0, 1).
+
+    Shape:
+        (b, in_type.size, h, w) to (b, out_type.size, h, w), or (points, in_type.size) to (points, out_type.size).
+
+    Raises:
+        TypeError: if the types are not on one planar gspace, or `position` or `neighborhood` is of another type.
+        ValueError: if num_heads < 1, head_channels is odd or less than 2, or dropout is not in [0, 1).
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import SteerableSelfAttention, fourier_type, planar_gspace
+        >>> attention = SteerableSelfAttention(fourier_type(planar_gspace("SO2"), 8, 2), num_heads=2)
+        >>> attention(attention.in_type(torch.randn(1, 40, 7, 7))).shape
+        torch.Size([1, 40, 7, 7])
+    """
+
+    def __init__(
+        self,
+        in_type: FieldType,
+        out_type: FieldType | None = None,
+        *,
+        num_heads: int,
+        head_channels: int | None = None,
+        max_frequency: int | None = None,
+        position: PositionFactory = RotaryEmbedding,
+        neighborhood: Neighborhood | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(in_type, in_type if out_type is None else out_type)
+        heads = Heads.of([in_type, self.out_type], num_heads, head_channels, max_frequency)
+        self.project_in = heads.project(self.in_layout.irreps, 3)
+        self.make_heads(heads, position, neighborhood, dropout)
+
+    def query_key_value(self, tokens: Tokens, context: Tokens) -> list[Tensor]:
+        return self.heads.split(self.project_in(tokens.features), 3)
+
+    def forward_tokens(self, tokens: Tokens) -> Tokens:
+        return self.attend(tokens, tokens)
+
+    def token_weights(self, tokens: Tokens) -> Tensor:
+        """The attention weights (b, h, t, s) of tokens, for inspection: unlike `forward_tokens`, this stores tokens²."""
+        return self.weights(tokens, tokens)
+
+    def attention_weights(self, x: GeometricTensor, **options: Unpack[DomainOptions]) -> Tensor:
+        """The attention weights (b, h, t, s), for inspection: unlike `forward`, this stores tokens².
+
+        The arguments are those of `forward`.
+        """
+        return self.token_weights(Tokens.of(require_type(x, self.in_type), self.in_layout, **options))

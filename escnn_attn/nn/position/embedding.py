@@ -1,0 +1,131 @@
+"""Base classes of position embeddings, and of their encodings for one call of attention."""
+
+from collections.abc import Callable, Sequence
+
+from escnn.nn import FieldType
+from torch import Tensor, nn
+
+from escnn_attn.testing import Approximate
+from escnn_attn.tokens import Domain
+
+
+class PositionEmbedding(nn.Module, Approximate):
+    r"""Base class: the parameters by which attention sees positions; as it is, attention does not see them.
+
+    A subclass overrides `bias`, for terms of the logits that depend on positions, or `at`, to encode queries, keys and values.
+    Attention stays equivariant if biases depend on distances alone, and as `Encoding` says.
+
+    Args:
+        head_type: field type of one head, c copies of a representation with r coefficients.
+        num_heads: number of heads h.
+
+    Shape:
+        bias: positions (b or 1, t, 2) and (b or 1, s, 2) to logits that broadcast to (b, h, t, s), or None. With a neighborhood,
+        it is called for tiles of a grid or for the edges of a graph (b of them, t = s = 1), so it must depend on positions alone.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import PositionEmbedding
+        >>> class NearIsGood(PositionEmbedding):
+        ...     def bias(self, x_query, x_key):
+        ...         return -torch.cdist(x_query, x_key)[:, None]
+    """
+
+    #: initial factor of attention outputs, so that they have the scale of the input where encoded values average out
+    initial_gain: float = 1.0
+
+    def __init__(self, head_type: FieldType, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.channels = len(head_type)
+        self.coefficients = head_type.size // len(head_type)
+
+    def bias(self, x_query: Tensor, x_key: Tensor) -> Tensor | None:
+        """Terms of the logits."""
+        return None
+
+    def at(self, query: Domain, key: Domain, distance: float | None = None) -> "Encoding":
+        """The encoding for attention from the tokens of one domain to those of another, about the same center.
+
+        Args:
+            query: domain of the queries.
+            key: domain of the keys.
+            distance: largest distance between a query and a key of it; None for that of all tokens.
+        """
+        return Encoding(self)
+
+    def extra_repr(self) -> str:
+        return f"num_heads={self.num_heads}, channels={self.channels}, coefficients={self.coefficients}"
+
+
+#: called with the head type and the number of heads: a `PositionEmbedding` class, or a `functools.partial` of one
+PositionFactory = Callable[[FieldType, int], PositionEmbedding]
+
+
+class Encoding:
+    """Queries, keys and values with their positions in them, for one call of attention; as it is, without positions.
+
+    Attention weights stay invariant, and outputs equivariant, if inner products of encoded queries and keys are invariant and
+    `decode` of a weighted sum of encoded values is equivariant.
+
+    Args:
+        embedding: with the parameters.
+        heads: the heads that the encoding is for.
+
+    Shape:
+        encode_query, encode_key, encode_value: coefficients (b, h, t, c, r) to (b, h, t, width), of equal widths; decode:
+        (b, h, t, width) to (b, h, t, c, r).
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import Encoding, Grid, NoPosition, fourier_type, planar_gspace
+        >>> embedding = NoPosition(fourier_type(planar_gspace("SO2"), 4, 1), num_heads=2)
+        >>> encoding = embedding.at(Grid(3, 3), Grid(3, 3))
+        >>> encoding.encode_query(torch.randn(1, 2, 9, 4, 3)).shape
+        torch.Size([1, 2, 9, 12])
+    """
+
+    def __init__(self, embedding: PositionEmbedding, heads: slice = slice(None)) -> None:
+        self.embedding, self.heads = embedding, heads
+
+    @property
+    def groups(self) -> Sequence["Encoding"]:
+        """Encodings of groups of heads of equal encoded width, each for a fused call of its own."""
+        return [self]
+
+    def encode_query(self, q: Tensor) -> Tensor:
+        return q.flatten(-2)
+
+    def encode_key(self, k: Tensor) -> Tensor:
+        return k.flatten(-2)
+
+    def encode_value(self, v: Tensor) -> Tensor:
+        return v.flatten(-2)
+
+    def decode(self, out: Tensor) -> Tensor:
+        return out.unflatten(-1, (self.embedding.channels, self.embedding.coefficients))
+
+    def bias(self, x_query: Tensor, x_key: Tensor) -> Tensor | None:
+        """Logits (b or 1, h or 1, t, s) of the heads, or None; a ValueError if samples could be taken for heads."""
+        logits = self.embedding.bias(x_query, x_key)
+        if logits is None:
+            return None
+        if x_query.shape[0] > 1 and logits.dim() < 4 and max(logits.shape[-2:], default=1) > 1:
+            raise ValueError(f"expected a bias (b, h or 1, t, s) of {x_query.shape[0]} samples, got {tuple(logits.shape)}")
+        logits = logits.reshape((1,) * (4 - logits.dim()) + logits.shape)
+        return logits if logits.shape[1] == 1 else logits[:, self.heads]
+
+
+class NoPosition(PositionEmbedding):
+    """Attention that does not see positions: permutation equivariant on top of the symmetries.
+
+    Args:
+        head_type: field type of one head.
+        num_heads: number of heads.
+
+    Examples:
+        >>> from escnn_attn import NoPosition, SteerableSelfAttention, fourier_type, planar_gspace
+        >>> t = fourier_type(planar_gspace("C4"), 2)
+        >>> SteerableSelfAttention(t, num_heads=1, position=NoPosition).position
+        NoPosition(num_heads=1, channels=2, coefficients=4)
+    """

@@ -1,0 +1,78 @@
+"""A chain of modules that passes on where tokens are."""
+
+import escnn.nn
+import torch
+from escnn.group import GroupElement
+from escnn.nn import EquivariantModule, FieldType, GeometricTensor
+from typing_extensions import Unpack
+
+from escnn_attn.compat import one_state_dict
+from escnn_attn.nn.modules import PlanarModule, TakesDomain, TokenModule
+from escnn_attn.testing import assert_equivariant, stated_tolerance
+from escnn_attn.tokens import DomainOptions, require_type
+
+
+class SequentialModule(escnn.nn.SequentialModule, TakesDomain):
+    """escnn's chain of modules, which also passes `batch`, `mask` and the like on to the modules of this library.
+
+    It has the name of `escnn.nn.SequentialModule` and takes its place: without these arguments it computes the same, and its
+    `state_dict` is the same in train and eval mode.
+
+    Args:
+        *modules: of escnn or of this library, each with the output type of the module before as its input type.
+
+    Examples:
+        >>> import escnn.nn
+        >>> import torch
+        >>> from escnn_attn import SequentialModule, SteerableLinear, fourier_type, planar_gspace
+        >>> t = fourier_type(planar_gspace("C4"), 2)
+        >>> chain = SequentialModule(SteerableLinear(t, t), escnn.nn.ReLU(t))
+        >>> chain(t(torch.randn(5, 8), torch.randn(5, 2)), batch=torch.tensor([0, 0, 1, 1, 1])).shape
+        torch.Size([5, 8])
+    """
+
+    in_type: FieldType
+
+    def __init__(self, *modules: EquivariantModule) -> None:
+        super().__init__(*modules)
+        one_state_dict(self)
+
+    def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
+        """Checks exactly representable elements on a grid, and random ones on a cloud if all modules take clouds.
+
+        Args:
+            atol: unused, kept for escnn's signature: errors are relative.
+            rtol: largest relative error; on points `testing.stated_tolerance`, where that is larger.
+
+        Returns:
+            the elements with their relative errors.
+
+        Raises:
+            AssertionError: if an error is larger.
+        """
+        errors = assert_equivariant(self, domain="grid", tolerance=rtol)
+        if all(isinstance(module, PlanarModule | SequentialModule) for module in self._modules.values()):
+            errors += assert_equivariant(self, domain="points", tolerance=max(rtol, stated_tolerance(self)))
+        return errors
+
+    def train(self, mode: bool = True) -> "SequentialModule":
+        # escnn's convolutions expand their filters on entering eval mode: as constants, so that a copy can be made
+        with torch.no_grad():
+            return super().train(mode)
+
+    def forward(self, x: GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:
+        """Applies the modules in turn; the arguments are those of `TokenModule.forward`."""
+        require_type(x, self.in_type)
+        for module in filter(None, self._modules.values()):
+            if isinstance(module, TakesDomain):
+                x = module(x, **options)
+                continue
+            if any(value is not None for value in options.values()) and any(
+                isinstance(part, TokenModule) for part in module.modules()
+            ):
+                raise TypeError(
+                    f"{type(module).__name__} does not pass batch, mask and the like on to the attention inside it: nest an "
+                    "escnn_attn.SequentialModule instead"
+                )
+            x = module(x)
+        return x

@@ -1,0 +1,138 @@
+"""Tokens at the points of clouds."""
+
+import torch
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor
+
+from escnn_attn.tokens._checks import require_indices, require_mask, require_tensor, require_weights
+from escnn_attn.tokens.domain import Domain, position_dtype
+
+
+class Clouds(Domain):
+    """Flattened clouds of points, padded to the size of the largest, each with the origin at its mean.
+
+    Args:
+        coords: (points, 2), positions as (x, y).
+        batch: (points,) of int64, the index of each point's cloud; None for one cloud.
+        batch_size: number of clouds, where trailing ones may be empty.
+        mask: (points,), True where a point counts, False for padding; None where all do.
+        quadrature_weights: (points,), the share of the plane that each point stands for; None where all are equal.
+        edge_index: (2, edges) of int64, a graph for attention from key (first row) to query (second row), as in PyTorch
+            Geometric.
+
+    Raises:
+        TypeError: if an argument is not a tensor.
+        ValueError: if an argument does not fit the others, or coords are not finite.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import Clouds
+        >>> clouds = Clouds(torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 5.0]]), torch.tensor([0, 0, 1]))
+        >>> clouds.positions.tolist(), clouds.mask.tolist()
+        ([[[-1.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]], [[True, True], [True, False]])
+    """
+
+    def __init__(
+        self,
+        coords: Tensor,
+        batch: Tensor | None = None,
+        *,
+        batch_size: int | None = None,
+        mask: Tensor | None = None,
+        quadrature_weights: Tensor | None = None,
+        edge_index: Tensor | None = None,
+    ) -> None:
+        self.coords = coords
+        self._places, self._index = len(coords), None
+        num_clouds = 1
+        if batch is not None:
+            num_clouds, self._places, self._index = _arrange(require_indices(batch, len(coords)), batch_size)
+        elif batch_size not in (None, 1):
+            raise ValueError(f"batch_size is {batch_size}, but there is no batch to tell the clouds apart")
+        self.batch_size = num_clouds
+        positions = coords.to(position_dtype(coords.dtype))
+        if mask is not None:
+            positions = positions.masked_fill(~require_mask(mask, coords.shape[:1])[:, None], 0)
+        if not torch.isfinite(positions).all():
+            raise ValueError("expected finite coords, got NaN or infinity")
+        if quadrature_weights is not None:
+            quadrature_weights = self._pad_numbers(require_weights(quadrature_weights, coords.shape[:1], mask))
+        if mask is None and self._index is not None:
+            mask = torch.ones(len(coords), dtype=torch.bool, device=coords.device)
+        mask = None if mask is None else self._pad_numbers(mask)
+        positions, center = _centered(self.pad(positions).mT, mask)
+        super().__init__(positions, num_clouds, mask, quadrature_weights)
+        self.center = center
+        if edge_index is not None:
+            self.edge_index = self.along(edge_index, self).edge_index
+
+    def pad(self, x: Tensor) -> Tensor:
+        """(points, channels) to (clouds, channels, places)."""
+        if self._index is None:
+            return x.T[None]
+        padded = x.new_zeros(self.batch_size * self._places, x.shape[1]).index_copy(0, self._index, x)
+        return padded.view(self.batch_size, self._places, x.shape[1]).transpose(1, 2)
+
+    def unpad(self, x: Tensor) -> Tensor:
+        return x[0].T if self._index is None else x.transpose(1, 2).flatten(0, 1).index_select(0, self._index)
+
+    def geometric(self, x: Tensor, field_type: FieldType) -> GeometricTensor:
+        x = x if self.mask is None else x.masked_fill(~self.mask[:, None], 0)
+        return GeometricTensor(self.unpad(x), field_type, coords=self.coords)
+
+    def along(self, edge_index: Tensor, context: Domain) -> "Clouds":
+        """This domain with a graph (2, e) from points of a context (first row) to points of this domain (second row).
+
+        Raises:
+            ValueError: if the context is a grid, or indices are of another shape or dtype, out of range, or join two clouds.
+        """
+        if not isinstance(context, Clouds):
+            return super().along(edge_index, context)
+        if require_tensor(edge_index, "edge_index").dim() != 2 or len(edge_index) != 2 or edge_index.dtype != torch.long:
+            raise ValueError(
+                f"expected edge_index (2, edges) of int64, got shape {tuple(edge_index.shape)} of {edge_index.dtype}"
+            )
+        counts = torch.tensor([[len(context.coords)], [len(self.coords)]], device=edge_index.device)
+        if ((edge_index < 0) | (edge_index >= counts)).any():
+            raise ValueError(
+                f"expected edge_index from {len(context.coords)} keys (first row) to {len(self.coords)} queries (second row), "
+                f"got indices from {int(edge_index.min())} to {edge_index.amax(1).tolist()}"
+            )
+        key, query = context._numbered(edge_index[0]), self._numbered(edge_index[1])
+        if not torch.equal(key // max(1, context._places), query // max(1, self._places)):
+            raise ValueError("expected edges within clouds, but edge_index joins points of different clouds")
+        if not key.numel():
+            return self._with(edge_index=torch.stack([key, query]))
+        keys = int(key.max()) + 1
+        once = torch.unique(query * keys + key)  # repeated edges count once
+        return self._with(edge_index=torch.stack([once % keys, once // keys]))
+
+    def _numbered(self, points: Tensor) -> Tensor:
+        """Numbers of points among the padded places of all clouds."""
+        return points if self._index is None else self._index[points]
+
+    def _pad_numbers(self, x: Tensor) -> Tensor:
+        return self.pad(x[:, None])[:, 0]
+
+
+def _arrange(batch: Tensor, batch_size: int | None) -> tuple[int, int, Tensor]:
+    """Number of clouds, size of the largest, and the number of each point among the padded places of all clouds."""
+    counts = torch.bincount(batch, minlength=batch_size or 0)
+    if batch_size is not None and len(counts) > batch_size:
+        raise ValueError(f"batch holds index {len(counts) - 1}, but batch_size is {batch_size}")
+    places = int(counts.max()) if len(counts) else 0
+    order = torch.argsort(batch, stable=True)
+    starts = counts.cumsum(0) - counts
+    rank = torch.empty_like(batch)
+    rank[order] = torch.arange(len(batch), device=batch.device) - starts[batch[order]]
+    return len(counts), places, batch * places + rank
+
+
+def _centered(positions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Positions (b, t, 2) about the mean of those that count, zero for padding; and the mean (b, 1, 2)."""
+    if mask is None:
+        center = positions.mean(dim=1, keepdim=True) if positions.shape[1] else positions.new_zeros(1, 1, 2)
+        return positions - center, center
+    share = mask[..., None].to(positions.dtype)
+    center = (positions * share).sum(1, keepdim=True) / share.sum(1, keepdim=True).clamp(min=1)
+    return (positions - center) * share, center

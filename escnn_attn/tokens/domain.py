@@ -1,0 +1,186 @@
+"""Base class of grids and clouds: where tokens are, and a cache of everything that depends on it."""
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from functools import lru_cache, reduce
+from typing import Any, NamedTuple, TypedDict, TypeVar
+
+import numpy as np
+import torch
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor
+from typing_extensions import Self
+
+T = TypeVar("T")
+
+
+class DomainOptions(TypedDict, total=False):
+    """Keyword arguments of the `forward` of every layer, which `domain_of` turns into a domain (see `TokenModule.forward`)."""
+
+    batch: Tensor | None
+    batch_size: int | None
+    mask: Tensor | None
+    edge_index: Tensor | None
+    quadrature_weights: Tensor | None
+
+
+class Lattice(NamedTuple):
+    """Centered positions of a rectangular grid, by plain numbers.
+
+    Attributes:
+        height: number of rows.
+        width: number of columns.
+        spacing: distance between neighboring tokens.
+        disc: whether only tokens within the largest centered disc are in it.
+    """
+
+    height: int
+    width: int
+    spacing: float = 1.0
+    disc: bool = False
+
+
+class Domain(ABC):
+    """Where the tokens of one call are.
+
+    Attributes:
+        positions: (b, t, 2), or (1, t, 2) where all samples share them, as (x, y), y up, about the center.
+        batch_size: number of samples b.
+        mask: (b, t), True where a token counts, False for padding; None where every token counts.
+        quadrature_weights: (b, t), the share of the plane that each token stands for; None where all are equal.
+        edge_index: (2, e), a graph for attention from key to query, with tokens numbered through as b·t; None without.
+        center: (b, 1, 2) of clouds, in the coordinates of the input; None for the origin.
+        lattice: the positions as plain numbers, where they are those of a centered grid; None elsewhere.
+    """
+
+    def __init__(
+        self, positions: Tensor, batch_size: int, mask: Tensor | None = None, quadrature_weights: Tensor | None = None
+    ) -> None:
+        self.positions, self.batch_size = positions, batch_size
+        self.mask, self.quadrature_weights = mask, quadrature_weights
+        self.edge_index: Tensor | None = None
+        self.center: Tensor | None = None
+        self.lattice: Lattice | None = None
+        self._cache: dict[Hashable, Any] = {}
+
+    @property
+    def num_tokens(self) -> int:
+        return self.positions.shape[1]
+
+    @abstractmethod
+    def pad(self, x: Tensor) -> Tensor:
+        """A tensor of the domain as (b, channels, tokens), zero where there is no token."""
+
+    @abstractmethod
+    def unpad(self, x: Tensor) -> Tensor:
+        """The inverse of `pad`."""
+
+    @abstractmethod
+    def geometric(self, x: Tensor, field_type: FieldType) -> GeometricTensor:
+        """A tensor (b, channels, tokens) as a geometric tensor of the domain; zero for padding."""
+
+    def attended(self) -> Tensor | None:
+        """Tokens to attend to as keys, bool (b, t): neither padding nor of weight zero; None for all."""
+        if self.quadrature_weights is None:
+            return self.mask
+        positive = self.quadrature_weights > 0
+        return positive if self.mask is None else positive & self.mask
+
+    def cached(self, name: Hashable, make: Callable[[], T], context: "Domain | None" = None) -> T:
+        """The result of `make`, computed once per domain, or pair of domain and context: layers of one call share it."""
+        key = name if context is None or context is self else (name, context)
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+    def table(self, name: Hashable, make: Callable[[], T]) -> T:
+        """As `cached`, for constants that depend on the positions alone: grids keep them between calls."""
+        with torch.no_grad():
+            return self.cached(name, make)
+
+    def about(self, other: "Domain") -> "Domain":
+        """This domain with positions about the center of another, for attention between the two."""
+        if other is self or (self.center is None and other.center is None):
+            return self
+        return self.cached("about", lambda: self._about(other), other)
+
+    def _about(self, other: "Domain") -> "Domain":
+        shift = torch.zeros((), dtype=self.positions.dtype, device=self.positions.device)
+        for sign, center in ((1, self.center), (-1, other.center)):
+            shift = shift if center is None else shift + sign * center
+        if other.mask is not None:  # no token to be near to: positions stay about their own center
+            shift = shift * other.mask.any(dim=1)[:, None, None]
+        positions = self.positions + shift
+        if self.mask is not None:
+            positions = positions.masked_fill(~self.mask[..., None], 0)
+        return self._with(positions=positions, center=other.center, lattice=None)
+
+    def along(self, edge_index: Tensor, context: "Domain") -> Self:
+        """This domain with a graph (2, e) from points of a context (first row) to points of this domain (second row).
+
+        Raises:
+            ValueError: if a domain is a grid.
+        """
+        raise ValueError("edge_index is a graph between points, but a grid has none: take a neighborhood")
+
+    def _with(self, **changes: Any) -> Self:
+        changed = copy.copy(self)
+        vars(changed).update(changes, _cache={})
+        return changed
+
+
+def position_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of positions and phases beside features of `dtype`: never below float32."""
+    return dtype if dtype == torch.float64 else torch.float32
+
+
+@lru_cache(maxsize=64)
+def lattice_positions(lattice: Lattice) -> np.ndarray:
+    """Positions (t, 2) of a lattice, row by row, as (x, y), y up, float64; a numpy array, so that it may be kept.
+
+    Examples:
+        >>> lattice_positions(Lattice(1, 2)).tolist()
+        [[-0.5, 0.0], [0.5, 0.0]]
+    """
+    x, y = np.arange(lattice.width) - (lattice.width - 1) / 2, (lattice.height - 1) / 2 - np.arange(lattice.height)
+    positions = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    if lattice.disc:
+        positions = positions[inside_disc(lattice.height, lattice.width)]
+    return positions * lattice.spacing
+
+
+@lru_cache(maxsize=64)
+def inside_disc(height: int, width: int) -> np.ndarray:
+    """Indices of the pixels, row by row, whose centers are within the largest centered disc of a grid."""
+    return np.nonzero(np.linalg.norm(lattice_positions(Lattice(height, width)), axis=1) <= min(height, width) / 2)[0]
+
+
+@lru_cache(maxsize=64)
+def disc_window(height: int, width: int) -> np.ndarray:
+    """1 on the pixels (height, width) of the largest centered disc of a grid, and 0 beyond, with an edge one pixel wide."""
+    radius = np.linalg.norm(lattice_positions(Lattice(height, width)), axis=1).reshape(height, width)
+    return np.clip(min(height, width) / 2 - radius + 0.5, 0, 1)
+
+
+def diameter(query: Domain, key: Domain) -> float:
+    """The largest distance between two tokens of one sample, overestimated by at most 0.5 %."""
+    if query.lattice and key.lattice:  # from plain numbers: no device has to be waited for
+        return _lattice_diameter(query.lattice, key.lattice)
+    return query.cached("diameter", lambda: _diameter(query.positions, key.positions), key)
+
+
+@lru_cache(maxsize=64)
+def _lattice_diameter(query: Lattice, key: Lattice) -> float:
+    return _diameter(*(torch.from_numpy(lattice_positions(lattice))[None] for lattice in (query, key)))
+
+
+def _diameter(*positions: Tensor) -> float:
+    angles = torch.arange(16, dtype=positions[0].dtype, device=positions[0].device) * (math.pi / 16)
+    # multiplied out: a matrix product would lose precision under autocast
+    along = [x[..., :1] * angles.cos() + x[..., 1:] * angles.sin() for x in positions if x.numel()]
+    if not along:
+        return 0.0
+    width = reduce(torch.maximum, [a.amax(1) for a in along]) - reduce(torch.minimum, [a.amin(1) for a in along])
+    return float(width.detach().max()) / math.cos(math.pi / 32)

@@ -1,0 +1,107 @@
+"""Tokens on the pixels of images."""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor
+
+from escnn_attn.tokens._checks import require_mask, require_weights
+from escnn_attn.tokens.domain import Domain, Lattice, T, inside_disc, lattice_positions
+
+#: number of grids whose tables are kept between calls
+KEPT_GRIDS = 16
+
+_TABLES: dict[Hashable, dict[Hashable, Any]] = {}
+
+
+class Grid(Domain):
+    """The pixels of images of one size, with the origin at their center.
+
+    Args:
+        height: number of rows.
+        width: number of columns.
+        spacing: distance between neighboring tokens.
+        batch_size: number of images.
+        mask: (batch_size, height, width), True where a token counts, False for padding; None where all do.
+        quadrature_weights: of the same shape, the share of the plane that each token stands for; None where all are equal.
+        dtype: of the positions.
+        device: of the positions.
+
+    Raises:
+        TypeError: if `mask` or `quadrature_weights` is not a tensor.
+        ValueError: if the spacing is not positive, or another argument does not fit.
+
+    Examples:
+        >>> from escnn_attn import Grid
+        >>> Grid(2, 2, spacing=0.5).positions.tolist()
+        [[[-0.25, 0.25], [0.25, 0.25], [-0.25, -0.25], [0.25, -0.25]]]
+    """
+
+    lattice: Lattice | None
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        spacing: float = 1.0,
+        batch_size: int = 1,
+        mask: Tensor | None = None,
+        quadrature_weights: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if not spacing > 0:
+            raise ValueError(f"expected a positive spacing, got {spacing}")
+        self.height, self.width = height, width
+        #: indices of the pixels that are tokens, row by row; None for all
+        self.index: Tensor | None = None
+        lattice, shape = Lattice(height, width, spacing), (batch_size, height, width)
+        positions = torch.from_numpy(lattice_positions(lattice)).to(device, dtype)[None]
+        if quadrature_weights is not None:
+            quadrature_weights = require_weights(quadrature_weights, shape, mask).flatten(1)
+        mask = None if mask is None else require_mask(mask, shape).flatten(1)
+        super().__init__(positions, batch_size, mask, quadrature_weights)
+        self.lattice = lattice
+
+    def pad(self, x: Tensor) -> Tensor:
+        """(b, channels, height, width) to (b, channels, tokens)."""
+        return x.flatten(2) if self.index is None else x.flatten(2).index_select(2, self.index)
+
+    def unpad(self, x: Tensor) -> Tensor:
+        if self.index is not None:
+            x = x.new_zeros(*x.shape[:2], self.height * self.width).index_copy(2, self.index, x)
+        return x.unflatten(2, (self.height, self.width))
+
+    def geometric(self, x: Tensor, field_type: FieldType) -> GeometricTensor:
+        x = x if self.mask is None else x.masked_fill(~self.mask[:, None], 0)
+        return GeometricTensor(self.unpad(x), field_type)
+
+    def table(self, name: Hashable, make: Callable[[], T]) -> T:
+        if self.lattice is None or _temporary():
+            return super().table(name, make)
+        grid = (self.lattice, self.positions.dtype, self.positions.device)
+        while grid not in _TABLES and len(_TABLES) >= KEPT_GRIDS:
+            del _TABLES[next(iter(_TABLES))]  # the oldest
+        tables = _TABLES.setdefault(grid, {})
+        if name not in tables:
+            with torch.inference_mode(False), torch.no_grad():  # a later training step must be able to use them
+                tables[name] = make()
+        return tables[name]
+
+    def disc(self) -> "Grid":
+        """The tokens within the largest centered disc: those that stay on the grid however it is rotated."""
+        assert self.lattice is not None
+        index = torch.from_numpy(inside_disc(self.height, self.width)).to(self.positions.device)
+        parts = {"positions": self.positions, "mask": self.mask, "quadrature_weights": self.quadrature_weights}
+        kept = {name: None if part is None else part.index_select(1, index) for name, part in parts.items()}
+        return self._with(**kept, index=index, lattice=self.lattice._replace(disc=True))
+
+
+def _temporary() -> bool:
+    """Whether tensors made now may be fake, traced or batched, and so must not be kept."""
+    return (
+        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0
+    )
