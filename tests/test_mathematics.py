@@ -63,5 +63,5 @@ def test_missing_equations_are_found(text, numbers):
 
 
 def test_formulas_without_a_number_are_found():
-    with pytest.raises(AssertionError, match="one .tag"):
+    with pytest.raises(AssertionError, match=r"one .tag"):
         numbered("$$a = b \\tag{1}$$ and $$c = d$$")
