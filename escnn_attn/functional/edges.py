@@ -63,7 +63,8 @@ class EdgeAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
         q, k, v, bias, edges, weights = ctx.saved_tensors
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted: differentiate the formula instead
             inputs = [x for x, needed in zip((q, k, v, bias), ctx.needs_input_grad, strict=False) if needed]

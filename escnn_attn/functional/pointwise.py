@@ -50,7 +50,8 @@ class Pointwise(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        (grad,) = grads
         x, synthesis, analysis = ctx.saved_tensors
         if torch.is_grad_enabled():  # for a gradient of this gradient
             out = analysis @ ctx.activate(synthesis @ x)
@@ -75,7 +76,8 @@ class ProductOfHalves(torch.autograd.Function):
         return u * v
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (grad,) = grads
         (x,) = ctx.saved_tensors
         u, v = x.chunk(2, dim=-1)
         if torch.is_grad_enabled():  # for a gradient of this gradient

@@ -22,6 +22,8 @@ from escnn_attn.models.network import (
 )
 from escnn_attn.models.stems import convolution_stem, fitting_side, keeps_center, stride_of, windows_of
 from escnn_attn.nn._export import without_types
+from escnn_attn.nn.linear import SteerableLinear
+from escnn_attn.nn.pooling import InvariantPooling
 from escnn_attn.testing import assert_equivariant
 from escnn_attn.tokens import DomainOptions, Grid, Tokens, disc_window, domain_of, grid_of, require_type
 
@@ -252,7 +254,9 @@ class ExportedNetwork(nn.Module):
 
 
 class _Pool(nn.Module):
-    def __init__(self, pool: nn.Module) -> None:
+    pool: InvariantPooling
+
+    def __init__(self, pool: InvariantPooling) -> None:
         super().__init__()
         self.pool = pool
 
@@ -261,7 +265,9 @@ class _Pool(nn.Module):
 
 
 class _Unpad(nn.Module):
-    def __init__(self, linear: nn.Module) -> None:
+    linear: SteerableLinear
+
+    def __init__(self, linear: SteerableLinear) -> None:
         super().__init__()
         self.linear = linear
 

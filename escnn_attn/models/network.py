@@ -35,6 +35,7 @@ StemFactory = Callable[[FieldType, FieldType], EquivariantModule]
 class Body(NamedTuple):
     """A network without its read-out."""
 
+    in_type: FieldType
     stem: EquivariantModule
     blocks: SteerableStack
 
@@ -57,9 +58,10 @@ def make_body(
         )
     token_type = fourier_type(gspace, channels, (max_frequency or MAX_FREQUENCY) if continuous else None)
     require_planar(token_type)
-    made = stem(as_field_type(gspace, in_type), token_type)
+    fields = as_field_type(gspace, in_type)
+    made = stem(fields, token_type)
     blocks = [(block or steerable_block)(token_type) for _ in range(depth)]
-    return Body(made, SteerableStack([*blocks, SteerableRMSNorm(token_type)]))
+    return Body(fields, made, SteerableStack([*blocks, SteerableRMSNorm(token_type)]))
 
 
 class SteerableNetwork(EquivariantModule, TakesDomain):
@@ -77,8 +79,7 @@ class SteerableNetwork(EquivariantModule, TakesDomain):
 
     def __init__(self, body: Body) -> None:
         super().__init__()
-        self.in_type = body.stem.in_type
-        self.stem, self.blocks = body
+        self.in_type, self.stem, self.blocks = body
         one_state_dict(self)
 
     @abstractmethod

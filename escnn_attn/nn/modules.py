@@ -285,11 +285,16 @@ def _domains(
     sizes = [batch_size, *(int(i.max()) + 1 for i in (batch, context_batch) if i is not None and len(i))]
     sizes += [part.shape[0] for part in (x, context) if part.coords is None]
     samples = max(size for size in [*sizes, 1] if size is not None)
-    domain = _spaced(x, spacing, mask=mask, **({} if batch is None else {"batch": batch, "batch_size": samples}))
-    where: DomainOptions = {"mask": context_mask, "quadrature_weights": context_quadrature_weights}
-    if context_batch is not None:
-        where |= {"batch": context_batch, "batch_size": samples}
-    around = _spaced(context, context_spacing, **where)
+    size, around_size = (None if index is None else samples for index in (batch, context_batch))
+    domain = _spaced(x, spacing, batch=batch, batch_size=size, mask=mask)
+    around = _spaced(
+        context,
+        context_spacing,
+        batch=context_batch,
+        batch_size=around_size,
+        mask=context_mask,
+        quadrature_weights=context_quadrature_weights,
+    )
     if domain.batch_size != around.batch_size:
         raise ValueError(f"x has {domain.batch_size} samples, but its context has {around.batch_size}")
     return (domain if edge_index is None else domain.along(edge_index, around)), around

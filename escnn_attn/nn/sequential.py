@@ -60,9 +60,9 @@ class SequentialModule(escnn.nn.SequentialModule, TakesDomain):
         with torch.no_grad():
             return super().train(mode)
 
-    def forward(self, x: GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:
+    def forward(self, input: GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:
         """Applies the modules in turn; the arguments are those of `TokenModule.forward`."""
-        require_type(x, self.in_type)
+        x = require_type(input, self.in_type)
         for module in filter(None, self._modules.values()):
             if isinstance(module, TakesDomain):
                 x = module(x, **options)

@@ -98,8 +98,8 @@ class RotaryEmbedding(PositionEmbedding):
         # constants of the domains, not buffers: a buffer would be rounded by .float() and, made in forward, upset DDP
         waves = tuple(zip(range(len(counts)), self.radians, counts, strict=True))
         name = (self.functions, self.channels // 2, waves, tuple(self.heads_per_group))
-        tables = [domain.table(name, partial(Rotations, *name, domain.positions)) for domain in (query, key)]
-        return RotaryEncoding(self, *tables)
+        queries, keys = (domain.table(name, partial(Rotations, *name, domain.positions)) for domain in (query, key))
+        return RotaryEncoding(self, queries, keys)
 
     def sample_counts(self, distance: float) -> list[int]:
         """Number of rotations that each frequency is sampled on, for tokens at most a distance apart; of continuous groups."""
