@@ -8,13 +8,13 @@ import escnn.nn
 import torch
 import torch.nn.functional as F
 from escnn.nn import FieldType, GeometricTensor
+from escnn_attn.models.blocks import SteerableStack, SteerableTransformerBlock
+from escnn_attn.nn.attention.steerable import SteerableSelfAttention
 from torch import Tensor, nn
 
 from benchmarks.pairwise import pairwise_attention
 from escnn_attn.fields.types import fourier_type, planar_gspace
-from escnn_attn.models.blocks import SteerableStack, SteerableTransformerBlock
 from escnn_attn.models.factories import steerable_block
-from escnn_attn.nn.attention.steerable import SteerableSelfAttention
 from escnn_attn.nn.feedforward import BilinearFeedForward
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.nn.position.rotary import NoPosition

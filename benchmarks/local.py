@@ -1,12 +1,12 @@
 """What local and group attention cost."""
 
 import torch
-
-from benchmarks.measure import measure
-from escnn_attn.fields.types import fourier_type, planar_gspace
 from escnn_attn.nn.attention.group import GroupSelfAttention
 from escnn_attn.nn.attention.steerable import SteerableSelfAttention
 from escnn_attn.nn.neighborhood.neighborhoods import Disc, KNearest
+
+from benchmarks.measure import measure
+from escnn_attn.fields.types import fourier_type, planar_gspace
 
 
 def local_attention(domain: str, size: int) -> dict[str, float]:

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+from escnn_attn.nn.attention.steerable import SteerableSelfAttention
 from scipy.special import jv
 from torch import Tensor
 
-from escnn_attn.nn.attention.steerable import SteerableSelfAttention
 from escnn_attn.nn.position._rotation import GOLDEN_ANGLE
 from escnn_attn.nn.position.rotary import RotaryEmbedding
 from escnn_attn.tokens.tokens import Tokens

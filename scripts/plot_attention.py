@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from escnn_attn.models.transformer import SteerableTransformer
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -16,7 +17,6 @@ from escnn_attn.analysis.attention_maps import attention_map
 from escnn_attn.analysis.plots import draw_attention, save
 from escnn_attn.data._files import write_aside
 from escnn_attn.data.digits import Digits, rotate_images, to_input
-from escnn_attn.models.transformer import SteerableTransformer
 from escnn_attn.training.base import load_learner
 
 

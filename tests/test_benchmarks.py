@@ -11,8 +11,7 @@ from benchmarks.pairwise import pairwise_attention
 from benchmarks.ratios import compare, construction, cost, flops
 from escnn_attn import RotaryEmbedding, SteerableSelfAttention, fourier_type, planar_gspace
 from escnn_attn.tokens.tokens import grid_tokens
-
-from .helpers import relative
+from tests.helpers import relative
 
 SMALL = Setting(width=56, num_heads=2, side=5, batch=1)
 

@@ -12,8 +12,7 @@ from escnn.nn import FieldType
 from escnn_attn import Disc, SteerableCrossAttention, SteerableSelfAttention, planar_gspace
 from escnn_attn.fields.types import spectral_representation
 from escnn_attn.testing import equivariance_error, random_elements
-
-from .helpers import POSITIONS, mixed_type, worst
+from tests.helpers import POSITIONS, mixed_type, worst
 
 TOLERANCE = 1e-6
 NAMES = ["trivial", *(f"C{n}" for n in (1, 2, 3, 4, 5, 7, 8, 13, 16)), *(f"D{n}" for n in (1, 2, 3, 4, 5, 8)), "SO2", "O2"]
@@ -66,8 +65,7 @@ def field_type(name: str, kind: str) -> FieldType:
 
 
 @pytest.mark.parametrize(
-    "case",
-    [pytest.param(c, id="-".join(c), marks=() if i % EVERY == 0 else pytest.mark.slow) for i, c in enumerate(CASES)],
+    "case", [pytest.param(c, id="-".join(c), marks=() if i % EVERY == 0 else pytest.mark.slow) for i, c in enumerate(CASES)]
 )
 def test_equivariant(case):
     name, kind, domain, reach, form, embedding = case

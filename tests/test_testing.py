@@ -21,8 +21,7 @@ from escnn_attn import (
     steerable_block,
 )
 from escnn_attn.testing import assert_equivariant, equivariance_error, lattice_elements, transform
-
-from .helpers import cloud, relative, small_model
+from tests.helpers import cloud, relative, small_model
 
 TYPE = fourier_type(planar_gspace("SO2"), 4, 2)
 

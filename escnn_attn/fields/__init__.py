@@ -14,21 +14,3 @@ from escnn_attn.fields.types import (
     spectral_representation,
     spectral_type,
 )
-
-__all__ = [
-    "ExactBuffer",
-    "Features",
-    "IrrepId",
-    "Irreps",
-    "IsotypicLayout",
-    "as_field_type",
-    "field_type",
-    "fourier_type",
-    "group_samples",
-    "max_frequency",
-    "planar_gspace",
-    "require_planar",
-    "spectral_representation",
-    "spectral_type",
-    "synthesis_matrix",
-]

@@ -11,21 +11,3 @@ from escnn_attn.functional.norm import rms_norm
 from escnn_attn.functional.pointwise import pointwise, product_of_halves
 from escnn_attn.functional.rotary import phases, rotate_pairs
 from escnn_attn.functional.schur import GroupFunctions, IsotypicFeatures, LinearPlan, isotypic_linear
-
-__all__ = [
-    "GroupFunctions",
-    "IsotypicFeatures",
-    "LinearPlan",
-    "attend",
-    "attend_edges",
-    "attention_weights",
-    "invariants",
-    "isotypic_linear",
-    "phases",
-    "pointwise",
-    "product_of_halves",
-    "rms_norm",
-    "rotate_pairs",
-    "spatial_order",
-    "token_mean",
-]

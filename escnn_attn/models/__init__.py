@@ -6,17 +6,3 @@ from escnn_attn.models.factories import group_block, steerable_block
 from escnn_attn.models.image import SteerableFieldTransformer, SteerableTransformer
 from escnn_attn.models.point import SteerablePointClassifier, SteerablePointTransformer
 from escnn_attn.models.stems import convolution_stem, lifting_stem
-
-__all__ = [
-    "SteerableFieldTransformer",
-    "SteerablePointClassifier",
-    "SteerablePointTransformer",
-    "SteerableStack",
-    "SteerableTransformer",
-    "SteerableTransformerBlock",
-    "build",
-    "convolution_stem",
-    "group_block",
-    "lifting_stem",
-    "steerable_block",
-]

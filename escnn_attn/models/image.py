@@ -1,9 +1,7 @@
 """Transformers of images."""
 
-import copy
 from collections.abc import Sequence
 
-import torch
 from escnn.group import GroupElement
 from escnn.gspaces import GSpace
 from escnn.nn import GeometricTensor
@@ -11,21 +9,11 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from escnn_attn.fields.types import Fields
-from escnn_attn.models.network import (
-    BlockFactory,
-    Body,
-    FieldReadout,
-    LogitReadout,
-    SteerableNetwork,
-    StemFactory,
-    make_body,
-)
+from escnn_attn.models._export import ExportedNetwork, PlainFields, PlainPooling, crop
+from escnn_attn.models.network import BlockFactory, Body, FieldReadout, LogitReadout, SteerableNetwork, StemFactory, make_body
 from escnn_attn.models.stems import convolution_stem, fitting_side, keeps_center, stride_of, windows_of
-from escnn_attn.nn._export import without_types
-from escnn_attn.nn.linear import SteerableLinear
-from escnn_attn.nn.pooling import InvariantPooling
 from escnn_attn.testing import assert_equivariant
-from escnn_attn.tokens import DomainOptions, Grid, Tokens, disc_window, domain_of, grid_of, require_type
+from escnn_attn.tokens import DomainOptions, Grid, Tokens, domain_of, grid_of, require_type
 
 
 class ImageNetwork(SteerableNetwork):
@@ -136,8 +124,7 @@ class SteerableTransformer(LogitReadout, ImageNetwork):
             center, naming the next that fits.
 
     Examples:
-        >>> import torch
-        >>> from escnn_attn import SteerableTransformer
+        >>>         >>> from escnn_attn import SteerableTransformer
         >>> model = SteerableTransformer("SO2", channels=4, max_frequency=1, depth=1)
         >>> model(torch.randn(2, 1, 29, 29)).shape
         torch.Size([2, 10])
@@ -166,7 +153,7 @@ class SteerableTransformer(LogitReadout, ImageNetwork):
 
         Image sizes on which the stem's strides keep the center are the caller's to choose.
         """
-        return ExportedNetwork(self, nn.Sequential(_Pool(self.pool), self.readout))
+        return ExportedNetwork(self.stem, self.blocks, nn.Sequential(PlainPooling(self.pool), self.readout), self.disc)
 
 
 class SteerableFieldTransformer(FieldReadout, ImageNetwork):
@@ -195,8 +182,7 @@ class SteerableFieldTransformer(FieldReadout, ImageNetwork):
         ValueError: as `SteerableTransformer`.
 
     Examples:
-        >>> import torch
-        >>> from escnn_attn import SteerableFieldTransformer
+        >>>         >>> from escnn_attn import SteerableFieldTransformer
         >>> model = SteerableFieldTransformer("O2", out_fields={"vectors": 1}, channels=4, max_frequency=1, depth=1)
         >>> model(torch.randn(2, 1, 29, 29)).shape
         torch.Size([2, 2, 8, 8])
@@ -222,55 +208,4 @@ class SteerableFieldTransformer(FieldReadout, ImageNetwork):
 
     def export(self) -> nn.Module:
         """A copy in eval mode that maps plain images to fields (b, c', h', w'); see `SteerableTransformer.export`."""
-        return ExportedNetwork(self, _Unpad(self.readout))
-
-
-def crop(images: Tensor) -> Tensor:
-    """Images (b, c, h, w) within the largest centered disc, zero beyond."""
-    return images * torch.from_numpy(disc_window(*images.shape[2:])).to(images)
-
-
-class ExportedNetwork(nn.Module):
-    """Copies of the parts of a network of images, on plain tensors.
-
-    Args:
-        network: the network.
-        readout: maps tokens to plain tensors.
-    """
-
-    def __init__(self, network: ImageNetwork, readout: nn.Module) -> None:
-        super().__init__()
-        with torch.no_grad():
-            self.stem: nn.Module = copy.deepcopy(network.stem).export()
-        self.disc = network.disc
-        self.blocks, self.readout = without_types(copy.deepcopy(network.blocks)), without_types(copy.deepcopy(readout))
-        self.eval()
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.stem(crop(images) if self.disc else images)
-        grid = grid_of(x)
-        tokens = Tokens.on(grid.disc() if self.disc else grid, x, self.blocks.in_layout)
-        return self.readout(self.blocks.forward_tokens(tokens))
-
-
-class _Pool(nn.Module):
-    pool: InvariantPooling
-
-    def __init__(self, pool: InvariantPooling) -> None:
-        super().__init__()
-        self.pool = pool
-
-    def forward(self, tokens: Tokens) -> Tensor:
-        return self.pool.pool_tokens(tokens)
-
-
-class _Unpad(nn.Module):
-    linear: SteerableLinear
-
-    def __init__(self, linear: SteerableLinear) -> None:
-        super().__init__()
-        self.linear = linear
-
-    def forward(self, tokens: Tokens) -> Tensor:
-        features = self.linear.forward_tokens(tokens).features
-        return tokens.domain.unpad(self.linear.out_layout.merge(features))
+        return ExportedNetwork(self.stem, self.blocks, PlainFields(self.readout), self.disc)

@@ -1,13 +1,14 @@
 """Equivariant modules."""
 
 from escnn_attn.nn.attention import GroupSelfAttention, LiftingSelfAttention, SteerableCrossAttention, SteerableSelfAttention
+from escnn_attn.nn.context import ContextModule
 from escnn_attn.nn.feedforward import BilinearFeedForward, FourierFeedForward, GatedFeedForward
 from escnn_attn.nn.linear import SteerableLinear
-from escnn_attn.nn.modules import ContextModule, PlanarModule, PoolingModule, TokenModule
+from escnn_attn.nn.modules import PlanarModule, TokenModule
 from escnn_attn.nn.neighborhood import Disc, KNearest, Neighborhood
 from escnn_attn.nn.nonlinearity import FourierGELU
 from escnn_attn.nn.norm import SteerableRMSNorm
-from escnn_attn.nn.pooling import InvariantPooling
+from escnn_attn.nn.pooling import InvariantPooling, PoolingModule
 from escnn_attn.nn.position import (
     DistanceBias,
     Encoding,
@@ -18,32 +19,3 @@ from escnn_attn.nn.position import (
     RotaryEmbedding,
 )
 from escnn_attn.nn.sequential import SequentialModule
-
-__all__ = [
-    "BilinearFeedForward",
-    "ContextModule",
-    "Disc",
-    "DistanceBias",
-    "Encoding",
-    "FourierFeedForward",
-    "FourierGELU",
-    "GatedFeedForward",
-    "GroupSelfAttention",
-    "InvariantPooling",
-    "KNearest",
-    "LiftingSelfAttention",
-    "Neighborhood",
-    "NoPosition",
-    "PlanarModule",
-    "PoolingModule",
-    "PositionEmbedding",
-    "QueryKeyRotaryEmbedding",
-    "RadialBias",
-    "RotaryEmbedding",
-    "SequentialModule",
-    "SteerableCrossAttention",
-    "SteerableLinear",
-    "SteerableRMSNorm",
-    "SteerableSelfAttention",
-    "TokenModule",
-]

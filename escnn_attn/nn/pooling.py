@@ -1,13 +1,70 @@
-"""From fields over the plane to invariants."""
+"""From fields over the plane to one tensor per sample."""
+
+from abc import abstractmethod
 
 from escnn.gspaces import no_base_space
-from escnn.nn import FieldType
+from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
+from typing_extensions import Unpack
 
 from escnn_attn.fields import require_planar
 from escnn_attn.functional import invariants, token_mean
-from escnn_attn.nn.modules import PoolingModule
-from escnn_attn.tokens import Tokens
+from escnn_attn.nn.modules import IsotypicModule, TakesDomain
+from escnn_attn.tokens import DomainOptions, Tokens, grid_of, require_type
+
+
+class PoolingModule(IsotypicModule, TakesDomain):
+    """A module from tokens to one tensor per sample, of fields without base space.
+
+    A subclass implements `pool_tokens`.
+
+    Args:
+        in_type: field type of the input.
+        out_type: field type of the output, on `escnn.gspaces.no_base_space` of the same group.
+
+    Shape:
+        (b, in_type.size, h, w), or (points, in_type.size) of b clouds, to (b, out_type.size).
+
+    Raises:
+        TypeError: if `in_type` is not on the plane, or the groups differ.
+
+    Examples:
+        >>> import torch
+        >>> from escnn.gspaces import no_base_space
+        >>> from escnn.nn import FieldType
+        >>> from escnn_attn import PoolingModule, field_type, planar_gspace
+        >>> class Mean(PoolingModule):
+        ...     def pool_tokens(self, tokens):
+        ...         return tokens.features[0][0].mean(dim=1)
+        >>> t = field_type(planar_gspace("C4"), scalars=2)
+        >>> space = no_base_space(t.fibergroup)
+        >>> Mean(t, FieldType(space, [space.trivial_repr] * 2))(t(torch.randn(3, 2, 5, 5))).shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(self, in_type: FieldType, out_type: FieldType) -> None:
+        super().__init__(in_type, in_type)
+        if out_type.gspace.dimensionality or out_type.fibergroup != in_type.fibergroup:
+            raise TypeError(f"expected an out_type without base space of {in_type.fibergroup}, got {out_type}")
+        self.out_type = out_type
+
+    @abstractmethod
+    def pool_tokens(self, tokens: Tokens) -> Tensor:
+        """The pooled fields (b, c) of tokens."""
+
+    def forward(self, x: GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:
+        """Pools a grid or flattened point clouds; the arguments are those of `TokenModule.forward`."""
+        tokens = Tokens.of(require_type(x, self.in_type), self.in_layout, **options)
+        return GeometricTensor(self.pool_tokens(tokens), self.out_type)
+
+    def forward_grid(self, x: Tensor) -> Tensor:
+        """The pooled fields (b, c') of plain tensors (b, c, h, w)."""
+        return self.pool_tokens(Tokens.on(grid_of(x), x, self.in_layout))
+
+    def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(b, c') for a grid; for points the number of clouds is not in the shape, and 1 is assumed."""
+        batch = super().evaluate_output_shape(input_shape)[0] if len(input_shape) == 4 else 1
+        return (batch, self.out_type.size)
 
 
 class InvariantPooling(PoolingModule):

@@ -5,20 +5,3 @@ from escnn_attn.tokens.clouds import Clouds
 from escnn_attn.tokens.domain import Domain, DomainOptions, Lattice, diameter, disc_window, lattice_positions
 from escnn_attn.tokens.grid import Grid
 from escnn_attn.tokens.tokens import Tokens, domain_of, grid_of
-
-__all__ = [
-    "Clouds",
-    "Domain",
-    "DomainOptions",
-    "Grid",
-    "Lattice",
-    "Tokens",
-    "diameter",
-    "disc_window",
-    "domain_of",
-    "grid_of",
-    "lattice_positions",
-    "require_mask",
-    "require_type",
-    "require_weights",
-]

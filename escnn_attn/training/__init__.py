@@ -1,6 +1,6 @@
 """Training with PyTorch Lightning and Hydra; needs the extra `train`."""
 
-import escnn_attn  # noqa: F401  (the guards of compat, before anything imports escnn)
+import escnn_attn
 from escnn_attn.data.base import DataModule
 from escnn_attn.data.digits import Digits, DigitsDataModule, RotatedMNIST
 from escnn_attn.data.nbody import AugmentedNBody, NBody

@@ -27,12 +27,7 @@ class RandomDeformation:
     """
 
     def __init__(
-        self,
-        degrees: float = 0.0,
-        scale: float = 0.0,
-        shift: float = 0.0,
-        elastic: float = 0.0,
-        probability: float = 1.0,
+        self, degrees: float = 0.0, scale: float = 0.0, shift: float = 0.0, elastic: float = 0.0, probability: float = 1.0
     ) -> None:
         if min(degrees, shift, elastic) < 0 or not 0 <= scale < 1 or not 0 <= probability <= 1:
             raise ValueError(

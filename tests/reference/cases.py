@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 import escnn_attn as ea
 from escnn_attn.data.digits import Digits, to_input
-
-from ..helpers import POSITIONS, cloud, mixed_type
+from tests.helpers import POSITIONS, cloud, mixed_type
 
 #: what gives the output of a case
 Case = Callable[[], Tensor]

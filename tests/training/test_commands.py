@@ -112,12 +112,7 @@ def test_an_interrupted_run_leaves_a_checkpoint_to_resume_from(tmp_path):
     assert 0 < stored["callbacks"]["Timer"]["time_elapsed"]["train"] < 200
     stored["callbacks"]["Timer"]["time_elapsed"]["train"] = 600.0
     torch.save(stored, checkpoint)
-    done = run(
-        f"ckpt_path={checkpoint}",
-        f"epochs={epoch + 2}",
-        "data.batch_size=100",
-        f"hydra.run.dir={tmp_path}/again",
-    )
+    done = run(f"ckpt_path={checkpoint}", f"epochs={epoch + 2}", "data.batch_size=100", f"hydra.run.dir={tmp_path}/again")
     assert "rotated" in done.stdout
     assert json.loads((tmp_path / "again" / "results.json").read_text())["minutes"] > 10  # both runs count
 

@@ -4,12 +4,3 @@ from escnn_attn.nn.attention.core import SteerableAttention, steerable_attention
 from escnn_attn.nn.attention.cross_attention import SteerableCrossAttention
 from escnn_attn.nn.attention.group_attention import GroupSelfAttention, LiftingSelfAttention
 from escnn_attn.nn.attention.self_attention import SteerableSelfAttention
-
-__all__ = [
-    "GroupSelfAttention",
-    "LiftingSelfAttention",
-    "SteerableAttention",
-    "SteerableCrossAttention",
-    "SteerableSelfAttention",
-    "steerable_attention",
-]

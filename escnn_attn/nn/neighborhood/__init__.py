@@ -2,5 +2,3 @@
 
 from escnn_attn.nn.neighborhood._patterns import AttentionPattern
 from escnn_attn.nn.neighborhood.neighborhood import Disc, KNearest, Neighborhood, attention_pattern, require_neighborhood
-
-__all__ = ["AttentionPattern", "Disc", "KNearest", "Neighborhood", "attention_pattern", "require_neighborhood"]

@@ -3,14 +3,3 @@
 from escnn_attn.nn.position.biases import DistanceBias, RadialBias
 from escnn_attn.nn.position.embedding import Encoding, NoPosition, PositionEmbedding, PositionFactory
 from escnn_attn.nn.position.rotary import QueryKeyRotaryEmbedding, RotaryEmbedding
-
-__all__ = [
-    "DistanceBias",
-    "Encoding",
-    "NoPosition",
-    "PositionEmbedding",
-    "PositionFactory",
-    "QueryKeyRotaryEmbedding",
-    "RadialBias",
-    "RotaryEmbedding",
-]

@@ -126,11 +126,7 @@ class RotaryEncoding(Encoding):
     """
 
     def __init__(
-        self,
-        embedding: RotaryEmbedding,
-        queries: Rotations | Rotation,
-        keys: Rotations | Rotation,
-        heads: slice = slice(None),
+        self, embedding: RotaryEmbedding, queries: Rotations | Rotation, keys: Rotations | Rotation, heads: slice = slice(None)
     ) -> None:
         super().__init__(embedding, heads)
         self.queries, self.keys, self.rotate_values = queries, keys, embedding.rotate_values

@@ -6,8 +6,7 @@ from escnn.nn import FieldType
 
 from escnn_attn import IsotypicLayout, fourier_type, planar_gspace
 from escnn_attn.testing import random_elements
-
-from .helpers import GROUPS, mixed_type, relative
+from tests.helpers import GROUPS, mixed_type, relative
 
 
 @pytest.mark.parametrize("name", ["SO2", "O2"])

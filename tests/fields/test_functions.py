@@ -17,8 +17,7 @@ from escnn_attn.fields.functions import (
     synthesis_matrix,
 )
 from escnn_attn.fields.types import spectral_representation
-
-from .helpers import GROUPS
+from tests.helpers import GROUPS
 
 
 @pytest.mark.parametrize("name", GROUPS)

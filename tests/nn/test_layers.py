@@ -21,8 +21,7 @@ from escnn_attn import (
 )
 from escnn_attn.fields.functions import band_limited_irreps, group_samples, synthesis_matrix
 from escnn_attn.testing import equivariance_error
-
-from .helpers import GROUPS, assert_every_parameter_has_gradient, cloud, mixed_type, relative, worst
+from tests.helpers import GROUPS, assert_every_parameter_has_gradient, cloud, mixed_type, relative, worst
 
 LAYERS = {
     "linear": lambda t: SteerableLinear(t, t),

@@ -17,8 +17,7 @@ from escnn_attn import (
 )
 from escnn_attn.nn.position._rotation import GOLDEN_ANGLE
 from escnn_attn.testing import equivariance_error
-
-from .helpers import assert_every_parameter_has_gradient, cloud, relative, worst
+from tests.helpers import assert_every_parameter_has_gradient, cloud, relative, worst
 
 FINITE = ["trivial", "C3", "C4", "C8", "D1", "D4", "D8"]
 NEAR = {"all": None, "disc": Disc(2.0), "nearest": KNearest(5)}

@@ -29,8 +29,7 @@ from escnn_attn import (
     steerable_block,
 )
 from escnn_attn.testing import assert_equivariant, random_elements, transform
-
-from .helpers import cloud, relative, small_model
+from tests.helpers import cloud, relative, small_model
 
 FEEDFORWARDS = {"bilinear": BilinearFeedForward, "gated": GatedFeedForward, "fourier": FourierFeedForward}
 

@@ -8,14 +8,10 @@ import escnn.nn
 import pytest
 import torch
 
-from escnn_attn import (
-    SteerableFieldTransformer,
-    convolution_stem,
-)
+from escnn_attn import SteerableFieldTransformer, convolution_stem
 from escnn_attn.models import image as models
 from escnn_attn.testing import equivariance_error
-
-from .helpers import assert_every_parameter_has_gradient, cloud, mixed_type, relative, small_model, worst
+from tests.helpers import assert_every_parameter_has_gradient, cloud, mixed_type, relative, small_model, worst
 
 
 @pytest.mark.parametrize("group", ["SO2", "O2", "C8", "D4", "C3", "trivial"])

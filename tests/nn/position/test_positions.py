@@ -19,8 +19,7 @@ from escnn_attn.nn.position.rotary import RotaryEncoding
 from escnn_attn.testing import equivariance_error
 from escnn_attn.tokens import Clouds, Grid, diameter
 from escnn_attn.tokens.domain import _diameter
-
-from .helpers import assert_every_parameter_has_gradient, attention_on, cloud, mixed_type, relative, worst
+from tests.helpers import assert_every_parameter_has_gradient, attention_on, cloud, mixed_type, relative, worst
 
 
 def test_tokens_beyond_the_stated_distance_are_refused():

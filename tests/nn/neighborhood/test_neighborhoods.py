@@ -7,21 +7,12 @@ import pytest
 import torch
 
 from benchmarks.measure import in_fresh_process
-from escnn_attn import (
-    Disc,
-    KNearest,
-    Neighborhood,
-    RotaryEmbedding,
-    SteerableSelfAttention,
-    fourier_type,
-    planar_gspace,
-)
+from escnn_attn import Disc, KNearest, Neighborhood, RotaryEmbedding, SteerableSelfAttention, fourier_type, planar_gspace
 from escnn_attn.nn.neighborhood._patterns import AllPairs
 from escnn_attn.nn.neighborhood._tiles import Tiles, WideDiscs
 from escnn_attn.testing import random_elements, transform
 from escnn_attn.tokens import Clouds, Grid
-
-from .helpers import POSITIONS, assert_every_parameter_has_gradient, attention_on, cloud, pixels_of, relative
+from tests.helpers import POSITIONS, assert_every_parameter_has_gradient, attention_on, cloud, pixels_of, relative
 
 EXACT = partial(RotaryEmbedding, tolerance=1e-12)
 NEAR = {"disc": Disc(2.0), "nearest": KNearest(5)}

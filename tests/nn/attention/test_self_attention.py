@@ -5,19 +5,11 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from escnn_attn import (
-    NoPosition,
-    RotaryEmbedding,
-    SteerableSelfAttention,
-    Tokens,
-    fourier_type,
-    planar_gspace,
-)
+from escnn_attn import NoPosition, RotaryEmbedding, SteerableSelfAttention, Tokens, fourier_type, planar_gspace
 from escnn_attn.fields.functions import group_samples, synthesis_matrix
 from escnn_attn.nn.position._rotation import GOLDEN_ANGLE
 from escnn_attn.testing import equivariance_error
-
-from .helpers import GROUPS, POSITIONS, assert_every_parameter_has_gradient, attention_on, cloud, relative, worst
+from tests.helpers import GROUPS, POSITIONS, assert_every_parameter_has_gradient, attention_on, cloud, relative, worst
 
 
 @pytest.mark.parametrize("name", [n for n in GROUPS if n not in ("SO2", "O2")])

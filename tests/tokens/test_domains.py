@@ -20,8 +20,7 @@ from escnn_attn import (
     planar_gspace,
 )
 from escnn_attn.nn.position._rotation import sampled_wave
-
-from .helpers import POSITIONS, attention_on, cloud, mixed_type, pixels_of, relative
+from tests.helpers import POSITIONS, attention_on, cloud, mixed_type, pixels_of, relative
 
 
 @pytest.mark.parametrize("name", ["C3", "SO2"])

@@ -15,8 +15,7 @@ from escnn_attn import (
     planar_gspace,
     steerable_block,
 )
-
-from .helpers import randomize, relative
+from tests.helpers import randomize, relative
 
 SPECTRAL, REGULAR = fourier_type(planar_gspace("O2"), 4, 2), fourier_type(planar_gspace("C4"), 4)
 MODULES = {

@@ -18,8 +18,16 @@ from escnn_attn import (
 )
 from escnn_attn.testing import equivariance_error, transform
 from escnn_attn.tokens import Grid, grid_of
-
-from .helpers import POSITIONS, assert_every_parameter_has_gradient, cloud, mixed_type, pixels_of, randomize, relative, worst
+from tests.helpers import (
+    POSITIONS,
+    assert_every_parameter_has_gradient,
+    cloud,
+    mixed_type,
+    pixels_of,
+    randomize,
+    relative,
+    worst,
+)
 
 EXACT = partial(RotaryEmbedding, tolerance=1e-12)
 

@@ -7,8 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from escnn_attn import Disc, SteerableStack, fourier_type, planar_gspace, steerable_block
-
-from .helpers import relative
+from tests.helpers import relative
 
 
 def stack(depth: int = 1, **options) -> SteerableStack:

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from escnn_attn import Disc, KNearest, Neighborhood
-
-from .helpers import attention_on, cloud, relative
+from tests.helpers import attention_on, cloud, relative
 
 
 def test_wrong_neighborhoods_are_refused():

@@ -5,8 +5,7 @@ import torch
 
 from escnn_attn import Disc, InvariantPooling, KNearest
 from escnn_attn.tokens import Tokens, grid_of
-
-from .helpers import attention_on, cloud, mixed_type, pixels_of, relative
+from tests.helpers import attention_on, cloud, mixed_type, pixels_of, relative
 
 NEAR = [None, Disc(2.0), KNearest(5)]
 

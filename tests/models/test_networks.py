@@ -22,8 +22,7 @@ from escnn_attn import (
     steerable_block,
 )
 from escnn_attn.testing import equivariance_error
-
-from .helpers import assert_every_parameter_has_gradient, cloud, mixed_type, relative, small_model, worst
+from tests.helpers import assert_every_parameter_has_gradient, cloud, mixed_type, relative, small_model, worst
 
 EXACT = partial(steerable_block, num_heads=2, feedforward=GatedFeedForward, position=partial(RotaryEmbedding, tolerance=1e-9))
 

@@ -9,8 +9,7 @@ from escnn_attn import Disc, GroupSelfAttention, fourier_type, planar_gspace
 from escnn_attn.functional import edges
 from escnn_attn.functional.edges import attend_edges, chunks, edge_formula
 from escnn_attn.nn.position.rotary import PositionEmbedding
-
-from .helpers import attention_on, cloud, pixels_of, relative
+from tests.helpers import attention_on, cloud, pixels_of, relative
 
 
 def test_a_graph_of_the_user():

@@ -1,0 +1,70 @@
+"""Networks of images on plain tensors, without escnn's types: they can be pickled."""
+
+import copy
+
+import torch
+from escnn.nn import EquivariantModule
+from torch import Tensor, nn
+
+from escnn_attn.models.block import SteerableStack
+from escnn_attn.nn._export import without_types
+from escnn_attn.nn.linear import SteerableLinear
+from escnn_attn.nn.pooling import InvariantPooling
+from escnn_attn.tokens import Tokens, disc_window, grid_of
+
+
+def crop(images: Tensor) -> Tensor:
+    """Images (b, c, h, w) within the largest centered disc, zero beyond."""
+    return images * torch.from_numpy(disc_window(*images.shape[2:])).to(images)
+
+
+class ExportedNetwork(nn.Module):
+    """Copies of the parts of a network of images, on plain tensors.
+
+    Args:
+        stem: from images to the field type of the blocks.
+        blocks: on tokens.
+        readout: from tokens to a plain tensor.
+        disc: whether only the largest centered disc counts.
+    """
+
+    def __init__(self, stem: EquivariantModule, blocks: SteerableStack, readout: nn.Module, disc: bool) -> None:
+        super().__init__()
+        with torch.no_grad():
+            self.stem: nn.Module = copy.deepcopy(stem).export()
+        self.disc, self.blocks = disc, without_types(copy.deepcopy(blocks))
+        self.readout = without_types(copy.deepcopy(readout))
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(crop(images) if self.disc else images)
+        grid = grid_of(x)
+        tokens = Tokens.on(grid.disc() if self.disc else grid, x, self.blocks.in_layout)
+        return self.readout(self.blocks.forward_tokens(tokens))
+
+
+class PlainPooling(nn.Module):
+    """Invariants (b, c) of tokens."""
+
+    pool: InvariantPooling
+
+    def __init__(self, pool: InvariantPooling) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        return self.pool.pool_tokens(tokens)
+
+
+class PlainFields(nn.Module):
+    """Fields (b, c, h, w) of the tokens of a grid."""
+
+    linear: SteerableLinear
+
+    def __init__(self, linear: SteerableLinear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        features = self.linear.forward_tokens(tokens).features
+        return tokens.domain.unpad(self.linear.out_layout.merge(features))
