@@ -1,4 +1,4 @@
-"""Attention and steerable fields inside a network, for pictures."""
+"""Attention weights and vector fields of a block of a network."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ from escnn_attn.nn.attention.steerable import SteerableSelfAttention
 
 @dataclass(frozen=True)
 class AttentionMap:
-    """What one block does with images.
+    """Attention weights and vector fields of one block, for images.
 
     Attributes:
-        positions: (t, 2) of the tokens, in pixels from the center, x to the right and y up.
-        weights: (b, h, t) attention to each token, of those nearest to the center (four, where none is on it).
-        fields: (b, t, m, 2) the vector fields that the block gives.
+        positions: (t, 2) positions of the tokens, in pixels from the center, x to the right and y up.
+        weights: (b, h, t) attention weights of the query nearest to the center, averaged over queries at equal distance.
+        fields: (b, t, m, 2) vector fields of the output.
     """
 
     positions: Tensor
@@ -28,15 +28,15 @@ class AttentionMap:
 
 @torch.no_grad()
 def attention_map(network: SteerableTransformer, images: Tensor, block: int = -1) -> AttentionMap:
-    """The attention of a block and the vectors it gives, for images (b, c, h, w).
+    """Computes the attention weights of a block and the vector fields of its output, for images (b, c, h, w).
 
     Args:
-        network: on SO(2), where vectors are the irrep of frequency 1.
-        images: as the network takes them.
+        network: on SO(2), where a vector is the irrep of frequency 1.
+        images: input of the network.
         block: index of the block.
 
     Raises:
-        ValueError: if the network has no such block, or no vectors.
+        ValueError: if the network has no such block, or no vector fields.
     """
     blocks = [layer for layer in network.blocks.layers if isinstance(layer, SteerableTransformerBlock)]
     if not -len(blocks) <= block < len(blocks):
