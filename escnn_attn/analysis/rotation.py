@@ -13,7 +13,7 @@ from escnn_attn.testing import relative_error
 ANGLES = tuple(range(0, 360, 15))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def accuracy_by_angle(classifier: nn.Module, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Measures accuracy, and the change of the logits, under rotation of upright images to each of `ANGLES`.
 

@@ -192,7 +192,9 @@ class SimulationConfig:
         """
         name = "nbody-" + "-".join(str(value) for value in (*astuple(self), SPREAD, SPEED))
         stored = cached_arrays(name, self._make)
-        return {part: ParticleClouds(*(stored[f"{part}_{field}"] for field in ParticleClouds._fields)) for part in self._sizes()}
+        return {
+            part: ParticleClouds(*(stored[f"{part}_{field}"] for field in ParticleClouds._fields)) for part in self._sizes()
+        }
 
     def _sizes(self) -> dict[str, int]:
         return {"train": self.num_train, "validation": self.num_validation, "test": self.num_test}

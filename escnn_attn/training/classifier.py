@@ -51,9 +51,7 @@ class ImageClassifier(SupervisedModule):
     ) -> None:
         self.num_classes, self.label_smoothing = num_classes, label_smoothing
         self.augmentation = RandomDeformation(**augmentation) if augmentation else None
-        super().__init__(
-            model, learning_rate=learning_rate, weight_decay=weight_decay, warmup=warmup, test_sets=test_sets
-        )
+        super().__init__(model, learning_rate=learning_rate, weight_decay=weight_decay, warmup=warmup, test_sets=test_sets)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, test_sets: Sequence[str]) -> "ImageClassifier":

@@ -10,9 +10,7 @@ from escnn_attn.data.digits import ImageDataModule
 from escnn_attn.training.module import SupervisedModule
 
 
-def evaluate(
-    module: SupervisedModule, name: str, datamodule: DataModule, angle_images: int | None = None
-) -> dict[str, Any]:
+def evaluate(module: SupervisedModule, name: str, datamodule: DataModule, angle_images: int | None = None) -> dict[str, Any]:
     """Evaluates a module on the test sets of a data module, and by rotation angle if it has upright test images.
 
     Args:

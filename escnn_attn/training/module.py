@@ -51,7 +51,9 @@ class SupervisedModule(pl.LightningModule, ABC):
             stored["model"] = OmegaConf.to_container(model, resolve=True) if isinstance(model, DictConfig) else dict(model)
             self.model: nn.Module = instantiate(stored["model"])
         self.save_hyperparameters(stored)
-        self.metrics = nn.ModuleDict({f"{s}/{self.metric}": self.new_metric() for s in ("train", "validation", *self.test_sets)})
+        self.metrics = nn.ModuleDict(
+            {f"{s}/{self.metric}": self.new_metric() for s in ("train", "validation", *self.test_sets)}
+        )
 
     @abstractmethod
     def new_metric(self) -> Metric:

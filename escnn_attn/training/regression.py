@@ -37,9 +37,7 @@ class CloudRegression(SupervisedModule):
         warmup: float = 0.1,
         test_sets: Sequence[str] = ("test",),
     ) -> None:
-        super().__init__(
-            model, learning_rate=learning_rate, weight_decay=weight_decay, warmup=warmup, test_sets=test_sets
-        )
+        super().__init__(model, learning_rate=learning_rate, weight_decay=weight_decay, warmup=warmup, test_sets=test_sets)
 
     def new_metric(self) -> Metric:
         return MeanSquaredError()
@@ -84,7 +82,7 @@ class AbsoluteCloudRegression(CloudRegression):
         return torch.cat([clouds.features, clouds.coords], dim=1)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict_final_positions(module: CloudRegression, clouds: ParticleClouds) -> np.ndarray:
     """Predicts the final positions (clouds, particles, 2) of clouds, by a module in eval mode."""
     dataset = point_dataset(clouds)

@@ -1,13 +1,15 @@
-"""The charged particles that a user trains on, made once for all tests, in a cache folder of their own."""
+"""Simulated clouds of charged particles, in a cache folder shared by all tests."""
 
 import pytest
 
-from escnn_attn.training import Recipe
+from escnn_attn.data import SimulationConfig
 
 
 @pytest.fixture(scope="session")
 def test_cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +19,7 @@ def _cached(test_cache, monkeypatch):
 
 @pytest.fixture(scope="session")
 def shipped(test_cache):
-    """The default recipe, and its clouds."""
+    """The default simulation, and its clouds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ESCNN_ATTN_CACHE", str(test_cache))
-        return Recipe(), Recipe().clouds()
+        return SimulationConfig(), SimulationConfig().clouds()
