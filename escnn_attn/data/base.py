@@ -56,4 +56,5 @@ class DataModule(pl.LightningDataModule, ABC):
         return self.test_dataloader()
 
     def _loader(self, name: str, batch_size: int, **options: Any) -> DataLoader:
-        return DataLoader(self.datasets[name], batch_size, num_workers=self.num_workers, collate_fn=self.collate, **options)
+        options |= {"num_workers": self.num_workers, "collate_fn": self.collate}
+        return DataLoader(self.datasets[name], batch_size=batch_size, **options)
