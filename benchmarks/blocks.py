@@ -1,4 +1,4 @@
-"""Transformer blocks side by side: ours, torch's, one built of escnn's own modules, and one of pairwise kernels."""
+"""Transformer blocks to compare: ours, torch's, a block of escnn's modules, and a block with pairwise kernels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,17 +8,16 @@ import escnn.nn
 import torch
 import torch.nn.functional as F
 from escnn.nn import FieldType, GeometricTensor
-from escnn_attn.models.blocks import SteerableStack, SteerableTransformerBlock
-from escnn_attn.nn.attention.steerable import SteerableSelfAttention
 from torch import Tensor, nn
 
 from benchmarks.pairwise import pairwise_attention
-from escnn_attn.fields.types import fourier_type, planar_gspace
+from escnn_attn.fields import fourier_type, planar_gspace
+from escnn_attn.models import SteerableStack, SteerableTransformerBlock
 from escnn_attn.models.factories import steerable_block
+from escnn_attn.nn import NoPosition, SteerableSelfAttention
 from escnn_attn.nn.feedforward import BilinearFeedForward
 from escnn_attn.nn.modules import TokenModule
-from escnn_attn.nn.position.rotary import NoPosition
-from escnn_attn.tokens.tokens import Tokens, grid_tokens
+from escnn_attn.tokens import Tokens, grid_of
 
 Run = Callable[[], Tensor]
 System = tuple[nn.Module, Run]
@@ -26,16 +25,16 @@ System = tuple[nn.Module, Run]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured: blocks of one width, heads, expansion and number of tokens.
+    """Dimensions of the measured blocks and their input.
 
     Attributes:
-        group: of the steerable blocks, continuous.
+        group: continuous group of the steerable blocks.
         max_frequency: band limit L.
-        width: channels of a token, a multiple of the size of a field.
+        width: channels per token, a multiple of the size of a field.
         num_heads: number of heads.
         expansion: width of the hidden layer of the feed-forward, relative to `width`.
-        side: tokens are side × side.
-        batch: samples.
+        side: of the square grid of tokens.
+        batch: number of samples.
         dtype: name of the floating-point type.
     """
 
@@ -60,19 +59,19 @@ class Setting:
         return torch.randn(self.batch, self.width, self.side, self.side, dtype=getattr(torch, self.dtype), requires_grad=True)
 
     def tokens(self) -> Tensor:
-        """What a plain transformer takes, (b, t, width)."""
+        """Input of a plain transformer, (b, t, width)."""
         return self.image().detach().flatten(2).mT.contiguous().requires_grad_()
 
 
 class PairwiseAttention(SteerableSelfAttention):
-    """Self-attention with a steerable kernel for each pair of tokens."""
+    """Self-attention with a steerable kernel per pair of tokens."""
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         return pairwise_attention(self, tokens)
 
 
 class EscnnBlock(nn.Module):
-    """A pre-norm block as a user of escnn would write it: 1×1 convolutions, pointwise ELU on 16 samples, torch's attention."""
+    """Pre-norm block of escnn's modules: 1×1 convolutions, pointwise ELU on 16 samples, and torch's attention."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
@@ -97,7 +96,7 @@ class EscnnBlock(nn.Module):
 def steerable(
     setting: Setting, part: str = "block", compiled: bool = False, group: str | None = None, **options: object
 ) -> System:
-    """Our block (or its `"attention"` alone) on tokens, and its forward pass; options are those of `steerable_block`."""
+    """Makes our block (or its `"attention"` alone) on tokens, and its forward pass, with options of `steerable_block`."""
     setting = setting if group is None else replace(setting, group=group)
     feedforward = partial(BilinearFeedForward, expansion=setting.expansion)
     block = steerable_block(setting.field_type, num_heads=setting.num_heads, **{"feedforward": feedforward, **options})  # pyright: ignore
@@ -105,7 +104,7 @@ def steerable(
 
 
 def pairwise(setting: Setting) -> System:
-    """Our block with attention by pairwise kernels."""
+    """Makes our block with attention by pairwise kernels."""
     t = setting.field_type
     attention = PairwiseAttention(t, num_heads=setting.num_heads)
     return _on_tokens(SteerableTransformerBlock(attention, BilinearFeedForward(t, setting.expansion)), setting)
@@ -115,7 +114,8 @@ def _on_tokens(module: TokenModule, setting: Setting, compiled: bool = False) ->
     module = module.to(getattr(torch, setting.dtype))
     if compiled:
         module.compile(fullgraph=True)
-    tokens = grid_tokens(setting.image(), module.in_layout)
+    image = setting.image()
+    tokens = Tokens.on(grid_of(image), image, module.in_layout)
     leaves = tuple(f.detach().requires_grad_() for f in tokens.features)
 
     def run() -> Tensor:
@@ -126,7 +126,7 @@ def _on_tokens(module: TokenModule, setting: Setting, compiled: bool = False) ->
 
 
 def plain(setting: Setting, compiled: bool = False) -> System:
-    """torch's pre-norm encoder layer."""
+    """Makes torch's pre-norm encoder layer."""
     width, dtype = setting.width, getattr(torch, setting.dtype)
     layer = nn.TransformerEncoderLayer(
         width, setting.num_heads, setting.expansion * width, 0.0, "gelu", batch_first=True, norm_first=True, dtype=dtype
@@ -138,21 +138,21 @@ def plain(setting: Setting, compiled: bool = False) -> System:
 
 
 def plain_attention(setting: Setting) -> System:
-    """torch's multi-head attention."""
+    """Makes torch's multi-head attention."""
     layer = nn.MultiheadAttention(setting.width, setting.num_heads, batch_first=True, dtype=getattr(torch, setting.dtype))
     x = setting.tokens()
     return layer, lambda: layer(x, x, x, need_weights=False)[0]
 
 
 def of_escnn(setting: Setting) -> System:
-    """The block of escnn's modules, without positions."""
+    """Makes the block of escnn's modules, without positions."""
     block, x = EscnnBlock(setting).to(getattr(torch, setting.dtype)), setting.image()
     return block, lambda: block(GeometricTensor(x, block.t)).tensor
 
 
 blind = partial(steerable, position=NoPosition)
 attention = partial(steerable, part="attention")
-#: what is divided by what
+#: numerator and denominator of each ratio
 PAIRS: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], System]]] = {
     "block / torch's encoder layer": (steerable, plain),
     "attention / torch's attention": (attention, plain_attention),
@@ -160,14 +160,14 @@ PAIRS: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], System]]
     "block of escnn's modules / torch's encoder layer": (of_escnn, plain),
     "block of O(2) / of SO(2)": (partial(steerable, group="O2"), partial(steerable, group="SO2")),
 }
-#: the same, the first one compiled
+#: ratios with a compiled numerator
 COMPILED: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], System]]] = {
     "compiled block / torch's encoder layer": (partial(steerable, compiled=True), plain),
     "compiled torch's encoder layer / eager": (partial(plain, compiled=True), plain),
     "compiled attention / torch's attention": (partial(attention, compiled=True), plain_attention),
     "compiled block without position / block of escnn's modules": (partial(blind, compiled=True), of_escnn),
 }
-#: systems whose memory and set-up are measured
+#: systems for memory and construction
 SYSTEMS: dict[str, Callable[[Setting], System]] = {
     "block": steerable,
     "torch's encoder layer": plain,

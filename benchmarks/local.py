@@ -1,16 +1,13 @@
-"""What local and group attention cost."""
+"""Time and memory of local and group attention."""
 
 import torch
-from escnn_attn.nn.attention.group import GroupSelfAttention
-from escnn_attn.nn.attention.steerable import SteerableSelfAttention
-from escnn_attn.nn.neighborhood.neighborhoods import Disc, KNearest
 
 from benchmarks.measure import measure
-from escnn_attn.fields.types import fourier_type, planar_gspace
+from escnn_attn import Disc, GroupSelfAttention, KNearest, SteerableSelfAttention, fourier_type, planar_gspace
 
 
 def local_attention(domain: str, size: int) -> dict[str, float]:
-    """`measure` of local attention of width 56 (8 fields of SO(2), band limit 3, 4 heads), float32, one thread, batch 1.
+    """Measures local attention of width 56 (8 fields of SO(2), band limit 3, 4 heads), float32, one thread, batch 1.
 
     Args:
         domain: `"grid"`, size × size pixels and discs of radius 3, or `"points"`, a uniform cloud and 16 nearest points.
@@ -28,7 +25,7 @@ def local_attention(domain: str, size: int) -> dict[str, float]:
 
 
 def group_attention(group: str, side: int, radius: float, checkpointing: bool) -> dict[str, float]:
-    """`measure` of group self-attention of 8 fields, 2 heads, on side × side pixels, float32, one thread, batch 1."""
+    """Measures group self-attention of 8 fields, 2 heads, on side × side pixels, float32, one thread, batch 1."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     t = fourier_type(planar_gspace(group), 8)

@@ -1,4 +1,4 @@
-"""Time and peak memory of a layer, each size in a process of its own."""
+"""Time and peak memory of a layer, each measured in a separate process."""
 
 import json
 import resource
@@ -14,23 +14,23 @@ from escnn.nn import GeometricTensor
 
 
 def peak_bytes() -> int:
-    """The most memory this process has held so far."""
+    """Returns the peak memory of this process."""
     status = Path("/proc/self/status")
-    if status.exists():  # what getrusage tells would include the process that started this one
+    if status.exists():  # getrusage would include the parent process
         return 1024 * int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1])
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def measure(run: Callable[[GeometricTensor], GeometricTensor], x: GeometricTensor, small: GeometricTensor) -> dict[str, float]:
-    """Seconds and peak bytes, above those before, of a forward and a backward pass.
+    """Measures seconds and additional peak bytes of a forward and a backward pass.
 
-    The peak is that of a process: measure one thing in each (see `in_fresh_process`).
+    The peak is that of the process: measure one layer per process (see `in_fresh_process`).
 
     Args:
         run: the layer.
-        x: its input.
-        small: another input, to load what is loaded once.
+        x: input.
+        small: input of a first call, which initializes libraries.
 
     Returns:
         `"seconds"`, the median of at least 5 passes, and `"bytes"`.
@@ -46,8 +46,9 @@ def measure(run: Callable[[GeometricTensor], GeometricTensor], x: GeometricTenso
 
 
 def in_fresh_process(function: str, *arguments: Any) -> Any:
-    """The result of `module:function` called with arguments in a new Python process, all of them JSON."""
+    """Calls `module:function` in a new Python process in the folder above `benchmarks`; arguments and result are JSON."""
     module, name = function.split(":")
     code = f"import json, sys; from {module} import {name}; print('\\n' + json.dumps({name}(*json.loads(sys.argv[1]))), end='')"
-    ran = subprocess.run([sys.executable, "-c", code, json.dumps(arguments)], stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(ran.stdout.splitlines()[-1])
+    command, folder = [sys.executable, "-c", code, json.dumps(arguments)], Path(__file__).parents[1]
+    completed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=folder)
+    return json.loads(completed.stdout.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""Ratios of two systems, timed in turn, and the memory and set-up of one, in a process of its own."""
+"""Ratios of two systems, timed in turn, and memory and construction of one system."""
 
 import statistics
 import time
@@ -12,26 +12,26 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.blocks import SYSTEMS, Run, Setting, System
 from benchmarks.measure import peak_bytes
-from escnn_attn.training.memory import keep_freed_memory
+from escnn_attn.training import keep_freed_memory
 
 
 def compare(
     ours: Callable[[Setting], System], theirs: Callable[[Setting], System], setting: Setting, rounds: int = 9
 ) -> dict[str, float]:
-    """Medians of ratios of two systems, timed in turn, with half the distance of their quartiles; of parameters and FLOPs.
+    """Computes the ratio of parameters of two systems, and medians of time ratios with half the distance of their quartiles.
 
     Args:
-        ours: makes the system whose time is divided.
-        theirs: makes the one it is divided by.
-        setting: what is measured.
-        rounds: times each is run, after two to warm up.
+        ours: makes the system of the numerator.
+        theirs: makes the system of the denominator.
+        setting: of both systems.
+        rounds: number of timings of each system, after two for warm-up.
     """
     keep_freed_memory()
-    torch._dynamo.reset()  # what other systems were compiled to
+    torch._dynamo.reset()  # code compiled for other systems
     torch.manual_seed(0)
     (first, run), (second, other) = ours(setting), theirs(setting)
     row: dict[str, float] = {"parameters": _count(first) / _count(second)}
-    for what, step, mode in (
+    for name, step, mode in (
         ("forward and backward", _train, True),
         ("forward", _forward, True),
         ("forward in eval", _forward, False),
@@ -43,13 +43,13 @@ def compare(
             seconds, of_second = _seconds(partial(step, run)), _seconds(partial(step, other))
             if index > 1:
                 ratios.append(seconds / of_second)
-        low, row[what], high = statistics.quantiles(ratios, n=4)
-        row[f"{what}, spread"] = (high - low) / 2
+        low, row[name], high = statistics.quantiles(ratios, n=4)
+        row[f"{name}, spread"] = (high - low) / 2
     return row
 
 
 def flops(make: Callable[[Setting], System], setting: Setting) -> int:
-    """Multiplications and additions of a forward and a backward pass in train mode (the counter sees no fused attention)."""
+    """Counts multiplications and additions of a forward and a backward pass in train mode, with unfused attention."""
     _, run = make(setting)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run().sum().backward()
@@ -57,13 +57,13 @@ def flops(make: Callable[[Setting], System], setting: Setting) -> int:
 
 
 def cost(system: str, options: dict) -> dict[str, float]:
-    """Seconds and peak bytes, above those before, of a forward and a backward pass, and seconds of construction.
+    """Measures seconds and additional peak bytes of a forward and a backward pass, and seconds of construction.
 
-    The peak is that of a process: measure one system in each (see `in_fresh_process`).
+    The peak is that of the process: measure one system per process (see `in_fresh_process`).
 
     Args:
-        system: one of `SYSTEMS`.
-        options: of `Setting`, with `threads`.
+        system: key of `SYSTEMS`.
+        options: arguments of `Setting`, and `threads`.
     """
     torch.set_num_threads(options.pop("threads", 2))
     setting = Setting(**options)
@@ -79,7 +79,7 @@ def cost(system: str, options: dict) -> dict[str, float]:
 
 
 def construction(depth: int, width: int) -> float:
-    """Seconds to build so many blocks of SO(2), band limit 3, with nothing computed before; `cost` says how to measure."""
+    """Measures the seconds to build `depth` blocks of SO(2), band limit 3; measure in a new process."""
     start = time.perf_counter()
     for _ in range(depth):
         SYSTEMS["block"](Setting(width=width, side=1, batch=1))

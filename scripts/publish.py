@@ -1,14 +1,28 @@
-"""Turns a finished run into weights that ship: python scripts/publish.py outputs/… escnn_attn/pretrained/rotmnist."""
+"""Weights of a finished run, in the format of the shipped weights."""
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
-from escnn_attn.training.publish import publish
+from omegaconf import MISSING
+
+from escnn_attn.training import parse_options, publish
+
+
+@dataclass
+class Options:
+    """Exports the weights of a finished run: python scripts/publish.py run=outputs/… folder=weights/mine
+
+    Options:
+        run: folder of the run.
+        folder: to write to.
+        checkpoint: last (averaged weights of the last epoch) or best.
+    """
+
+    run: Path = MISSING
+    folder: Path = MISSING
+    checkpoint: str = "last"
+
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("folder", type=Path, help="where to write")
-    parser.add_argument("--checkpoint", default="last", help="last (the averaged weights of the last epoch) or best")
-    options = parser.parse_args()
+    options = parse_options(Options)
     publish(options.run, options.folder, options.checkpoint)

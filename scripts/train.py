@@ -1,4 +1,4 @@
-"""Trains a model: `python scripts/train.py model=steerable data=digits epochs=10`, or `-m model=steerable,plain`."""
+"""Trains a model: python scripts/train.py model=steerable data=digits epochs=10; options in conf/train.yaml."""
 
 from escnn_attn.training.run import train_command
 

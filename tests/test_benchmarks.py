@@ -10,7 +10,7 @@ from benchmarks.measure import in_fresh_process
 from benchmarks.pairwise import pairwise_attention
 from benchmarks.ratios import compare, construction, cost, flops
 from escnn_attn import RotaryEmbedding, SteerableSelfAttention, fourier_type, planar_gspace
-from escnn_attn.tokens.tokens import grid_tokens
+from escnn_attn.tokens import Tokens, grid_of
 from tests.helpers import relative
 
 SMALL = Setting(width=56, num_heads=2, side=5, batch=1)
@@ -66,7 +66,8 @@ def test_blocks_are_built_in_no_time():
 def test_pairwise_kernels_give_the_same_attention():
     t = fourier_type(planar_gspace("SO2"), 8, 2)
     module = SteerableSelfAttention(t, num_heads=2, position=partial(RotaryEmbedding, tolerance=1e-12)).double()
-    tokens = grid_tokens(torch.randn(2, t.size, 5, 3, dtype=torch.float64), module.in_layout)
+    x = torch.randn(2, t.size, 5, 3, dtype=torch.float64)
+    tokens = Tokens.on(grid_of(x), x, module.in_layout)
     found, expected = pairwise_attention(module, tokens), module.forward_tokens(tokens)
     assert all(relative(a, b) < 1e-10 for a, b in zip(found.features, expected.features, strict=True))
 

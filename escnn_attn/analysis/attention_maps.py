@@ -1,24 +1,23 @@
-"""Attention and steerable fields inside a network, for pictures."""
+"""Attention weights and vector fields of a block of a network."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from escnn_attn.models.blocks import SteerableTransformerBlock
+from escnn_attn.models import SteerableTransformer, SteerableTransformerBlock
 from escnn_attn.models.stems import stride_of
-from escnn_attn.models.transformer import SteerableTransformer
-from escnn_attn.nn.attention.steerable import SteerableSelfAttention
+from escnn_attn.nn import SteerableSelfAttention
 
 
 @dataclass(frozen=True)
 class AttentionMap:
-    """What one block does with images.
+    """Attention weights and vector fields of one block, for images.
 
     Attributes:
-        positions: (t, 2) of the tokens, in pixels from the center, x to the right and y up.
-        weights: (b, h, t) attention to each token, of those nearest to the center (four, where none is on it).
-        fields: (b, t, m, 2) the vector fields that the block gives.
+        positions: (t, 2) positions of the tokens, in pixels from the center, x to the right and y up.
+        weights: (b, h, t) attention weights of the query nearest to the center, averaged over queries at equal distance.
+        fields: (b, t, m, 2) vector fields of the output.
     """
 
     positions: Tensor
@@ -28,34 +27,31 @@ class AttentionMap:
 
 @torch.no_grad()
 def attention_map(network: SteerableTransformer, images: Tensor, block: int = -1) -> AttentionMap:
-    """The attention of a block and the vectors it gives, for images (b, c, h, w).
+    """Computes the attention weights of a block and the vector fields of its output, for images (b, c, h, w).
 
     Args:
-        network: on SO(2), where vectors are the irrep of frequency 1.
-        images: as the network takes them.
+        network: on SO(2), where a vector is the irrep of frequency 1.
+        images: input of the network.
         block: index of the block.
 
     Raises:
-        ValueError: if the network has no such block, or no vectors.
+        ValueError: if the network has no such block, or no vector fields.
     """
     blocks = [layer for layer in network.blocks.layers if isinstance(layer, SteerableTransformerBlock)]
     if not -len(blocks) <= block < len(blocks):
         raise ValueError(f"expected one of {len(blocks)} blocks, got {block}")
-    if (1,) not in network.blocks.in_layout.multiplicities:
+    irreps = network.blocks.in_layout.irreps.ids
+    if (1,) not in irreps:
         raise ValueError(f"expected a network on SO(2) with vector fields, got one on {network.in_type.gspace}")
-    tokens, _ = network._image_tokens(network._typed(images))
+    tokens = network.embed(images)
     for before in blocks[: block % len(blocks)]:
         tokens = before.forward_tokens(tokens)
     chosen = blocks[block]
     attention = chosen.attention
     assert isinstance(attention, SteerableSelfAttention)
-    normed = chosen.attention_norm.forward_tokens(tokens)
-    functions = attention._functions(attention.project_in(normed.features), 3)
-    weights = attention._weights(normed, normed, functions, None)
-    distance = tokens.positions[0].norm(dim=-1)
+    weights = attention.token_weights(chosen.attention_norm.forward_tokens(tokens))
+    positions = tokens.domain.positions[0]
+    distance = positions.norm(dim=-1)
     central = distance < distance.min() + 1e-3
-    index = list(network.blocks.in_layout.multiplicities).index((1,))
-    vectors = chosen.forward_tokens(tokens).features[index]
-    return AttentionMap(
-        stride_of(network.stem) * tokens.positions[0], weights[:, :, central].mean(dim=2), vectors.permute(1, 2, 3, 0)
-    )
+    vectors = chosen.forward_tokens(tokens).features[irreps.index((1,))]
+    return AttentionMap(stride_of(network.windows) * positions, weights[:, :, central].mean(dim=2), vectors.permute(1, 2, 3, 0))

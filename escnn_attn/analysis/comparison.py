@@ -1,4 +1,4 @@
-"""Finished runs side by side: means over seeds, and how sure the differences between models are."""
+"""Comparison of finished runs: means over seeds, and standard errors of differences between models."""
 
 import base64
 import statistics
@@ -20,12 +20,12 @@ HEADINGS = (
 
 
 def pack(correct: np.ndarray) -> str:
-    """Bits (n,) as text: which test images were classified correctly."""
+    """Encodes bits (n,), such as correctly classified images, as text."""
     return base64.b64encode(np.packbits(correct).tobytes()).decode()
 
 
 def unpack(text: str) -> np.ndarray:
-    """The bits that `pack` packed, and up to seven zeros behind them.
+    """Decodes the bits that `pack` encoded, padded with zeros to a multiple of eight.
 
     Examples:
         >>> unpack(pack(np.array([1, 0, 1])))
@@ -34,18 +34,18 @@ def unpack(text: str) -> np.ndarray:
     return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8))
 
 
-def compare(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each model and number of training samples, the most samples and then the best accuracy first.
+def compare_runs(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Makes a row per model and number of training samples, sorted by decreasing number of samples, then accuracy.
 
     Args:
-        results: of runs that were tested, as `escnn_attn.training.run.train` returns them.
+        results: of runs, as `escnn_attn.training.train` returns them; runs without tests are left out.
 
     Returns:
         rows with `"name"`, `"samples"`, `"seeds"`, `"parameters"`; means over seeds `"minutes"`, `"test"` (accuracy on the first
-        test set), `"quarter_turns"` (largest relative change of the logits) and `"other_angles"` (mean relative change, which
-        includes that of interpolated pixels); and, where known, `"deviation"` of the accuracy over seeds, and `"behind"`, the
-        accuracy that the row lacks to the first row of as many samples, with its standard error over test images
-        `"behind_error"`: the images are paired, their hits averaged over seeds.
+        test set), `"quarter_turns"` (largest relative change of the logits) and `"other_angles"` (mean relative change,
+        including that from interpolated pixels); `"deviation"` of the accuracy, with several seeds; and, with stored hits,
+        `"behind"`, the difference in accuracy to the first row with equally many samples, and `"behind_error"`, its standard
+        error over paired test images, with hits averaged over seeds.
     """
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for result in results:
@@ -87,7 +87,7 @@ def _accuracy(run: dict[str, Any]) -> float:
 
 
 def _changes(run: dict[str, Any]) -> tuple[float, float] | tuple[None, None]:
-    """Largest change of the logits at quarter turns, and mean change at other angles; None for a run with angle_images=0."""
+    """Largest change of the logits at quarter turns, and mean change at other angles; None if not measured."""
     if "angles" not in run:
         return None, None
     changes = dict(zip(run["angles"], run["change_by_angle"], strict=True))
@@ -98,14 +98,14 @@ def _changes(run: dict[str, Any]) -> tuple[float, float] | tuple[None, None]:
 
 
 def _hits(runs: list[dict[str, Any]]) -> np.ndarray | None:
-    """Mean over runs of the hits on each test image; None if a run has not stored them."""
+    """Mean over runs of the hits on each test image; None if a run did not store them."""
     if not all("correct" in run for run in runs):
         return None
     return np.mean([unpack(next(iter(run["correct"].values()))) for run in runs], axis=0)
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
-    """The rows of `compare` as a table.
+    """Formats the rows of `compare_runs` as a Markdown table.
 
     Examples:
         >>> row = {"name": "plain", "samples": 1000, "parameters": 50834, "test": 0.9, "deviation": 0.01, "seeds": 3, "minutes": 4.02}

@@ -1,4 +1,4 @@
-"""Measured equivariance: of attention at arbitrary positions, and of whole networks on images that rotate without pixels."""
+"""Measured equivariance errors: attention at arbitrary positions, and networks on images rotated without interpolation."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,30 +10,32 @@ from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from torch import Tensor, nn
 
 from escnn_attn import InvariantPooling, RotaryEmbedding, SteerableSelfAttention, convolution_stem, fourier_type, planar_gspace
+from escnn_attn.models import crop
 from escnn_attn.testing import random_elements, relative_error, transform
-from escnn_attn.tokens.domains import disc_window, grid_positions
+from escnn_attn.tokens import Lattice, lattice_positions
 
 
 def smooth_image(degrees: float, size: int = 29, bumps: int = 12, seed: int = 0) -> Tensor:
-    """A sum of Gaussians (1, 1, size, size), rotated about its center exactly: its formula is rotated, not its pixels.
+    """Samples a sum of Gaussians, rotated exactly about the center by its formula, as an image (1, 1, size, size).
 
     Args:
-        degrees: counter-clockwise.
+        degrees: rotation, counter-clockwise.
         size: side in pixels.
         bumps: number of Gaussians, 2 pixels wide, within a third of the side from the center.
-        seed: of their places and heights.
+        seed: of their positions and heights.
     """
     rng = np.random.default_rng(seed)
     radius, angle = size / 3 * np.sqrt(rng.uniform(size=bumps)), rng.uniform(0, 2 * np.pi, bumps) + np.deg2rad(degrees)
     centers = torch.tensor(np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1))
     heights = torch.tensor(rng.uniform(-1, 1, bumps))
-    distances = (grid_positions(size, size)[0, :, None] - centers).square().sum(-1)
+    positions = torch.from_numpy(lattice_positions(Lattice(size, size)))
+    distances = (positions[:, None] - centers).square().sum(-1)
     return (torch.exp(-distances / 8) @ heights).view(1, 1, size, size).float()
 
 
 @torch.no_grad()
 def error_by_angle(network: Callable[[Tensor], Tensor], angles: list[float]) -> list[float]:
-    """Relative change of the invariants of a network, in eval mode, when `smooth_image` rotates, averaged over 8 images."""
+    """Measures the relative change of the output of a network in eval mode when `smooth_image` rotates, averaged over 8 images."""
     errors = np.zeros(len(angles))
     for seed in range(8):
         reference = network(smooth_image(0.0, seed=seed))
@@ -43,12 +45,12 @@ def error_by_angle(network: Callable[[Tensor], Tensor], angles: list[float]) -> 
 
 
 class ConvolutionalNetwork(nn.Module):
-    """What a user of escnn writes without attention: the stem, then convolutions with Fourier ELUs, and invariant pooling.
+    """Network of escnn's convolutions: the stem, convolutions with Fourier ELUs, and invariant pooling.
 
     Args:
         group: `"SO2"` or `"O2"`.
-        channels: functions on the group.
-        max_frequency: their band limit.
+        channels: number of functions on the group.
+        max_frequency: band limit of the functions.
         depth: number of 3×3 convolutions after the stem.
     """
 
@@ -66,16 +68,15 @@ class ConvolutionalNetwork(nn.Module):
         self.pool = InvariantPooling(t)
 
     def forward(self, images: Tensor) -> Tensor:
-        window = disc_window(*images.shape[2:]).to(images)
-        return self.pool(self.layers(GeometricTensor(images * window, self.in_type))).tensor
+        return self.pool(self.layers(GeometricTensor(crop(images), self.in_type))).tensor
 
 
 @torch.no_grad()
 def attention_errors(tolerances: list[float], limits: list[int], distances: list[float]) -> Iterator[tuple]:
-    """Largest error of attention under random rotations (and reflections), float64, at 40 random positions.
+    """Measures errors of attention under random rotations (and reflections) at 40 random positions, in float64.
 
     Yields:
-        group name, tolerance asked, band limit, largest distance, largest relative error of 8 elements.
+        group name, tolerance, band limit, largest distance, and largest relative error over 8 group elements.
     """
     for name in ("SO2", "O2"):
         for limit in limits:
@@ -91,7 +92,7 @@ def _largest_error(module: SteerableSelfAttention, distance: float) -> float:
     rng = np.random.default_rng(0)
     coords = rng.uniform(-1, 1, (40, 2))
     coords *= distance / 2 / np.linalg.norm(coords, axis=1).max()
-    # three standard deviations: attention is sharp, as in a trained network
+    # features of standard deviation 3: attention is as sharp as in a trained network
     x = module.in_type(torch.tensor(3 * rng.standard_normal((40, module.in_type.size))), torch.tensor(coords))
     y = module(x)
     elements = random_elements(module.in_type.fibergroup, 8, rng)

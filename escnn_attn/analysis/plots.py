@@ -1,27 +1,25 @@
-"""Pictures of results."""
+"""Figures of results, drawn without state of pyplot."""
 
 import math
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from escnn_attn.data._files import write_aside
+from escnn_attn.data._files import write_atomically
 
 CHARGES = {1.0: ("tab:red", "positive"), -1.0: ("tab:blue", "negative")}
 PREDICTIONS = [("o", "black"), ("X", "tab:orange"), ("D", "tab:green"), ("s", "tab:purple")]
 
 
 def plot_accuracy_by_angle(results: list[dict[str, Any]], path: Path) -> None:
-    """Accuracy against the angle that upright test images are rotated by, one curve for each result."""
-    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    """Plots accuracy against the rotation angle of upright test images, one curve per result."""
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.subplots()
     for result in results:
         angles, accuracies = list(result["angles"]), list(result["accuracy_by_angle"])
         axes.plot([*angles, angles[0] + 360], [100 * a for a in [*accuracies, accuracies[0]]], marker=".", label=result["name"])
@@ -30,12 +28,13 @@ def plot_accuracy_by_angle(results: list[dict[str, Any]], path: Path) -> None:
     axes.set(xlabel="rotation of the test images (degrees)", ylabel="accuracy (%)", xticks=range(0, 361, 45), ylim=limits)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_sample_efficiency(rows: list[dict[str, Any]], path: Path) -> None:
-    """Test accuracy against the number of training images, a curve for each model with several of the rows of `compare`."""
-    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    """Plots test accuracy against the number of training images, one curve per model with several rows of `compare_runs`."""
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.subplots()
     for name in dict.fromkeys(row["name"] for row in rows):
         points = sorted((row["samples"], 100 * row["test"]) for row in rows if row["name"] == name)
         if len(points) == 1:
@@ -44,7 +43,7 @@ def plot_sample_efficiency(rows: list[dict[str, Any]], path: Path) -> None:
     axes.set(xlabel="training images", ylabel="test accuracy (%)")
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right upper", frameon=False)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_attention(axes: Axes, image: np.ndarray, positions: np.ndarray, weights: np.ndarray, vectors: np.ndarray) -> None:
@@ -58,15 +57,16 @@ def draw_attention(axes: Axes, image: np.ndarray, positions: np.ndarray, weights
 
 
 def plot_trajectories(paths: np.ndarray, charges: np.ndarray, predictions: dict[str, np.ndarray], path: Path) -> None:
-    """Trajectories of charged particles, a panel for each cloud, and where each model says that they end.
+    """Plots trajectories of charged particles and predicted final positions, one panel per cloud.
 
     Args:
-        paths: (steps + 1, clouds, particles, 2).
+        paths: (num_steps + 1, clouds, particles, 2).
         charges: (clouds, particles), 1 or −1.
-        predictions: positions (clouds, particles, 2) by the name of the model.
-        path: of the picture.
+        predictions: final positions (clouds, particles, 2) by name of the model.
+        path: of the file.
     """
-    figure, panels = plt.subplots(1, len(charges), figsize=(3.2 * len(charges), 3.7), layout="constrained", squeeze=False)
+    figure = Figure(figsize=(3.2 * len(charges), 3.7), layout="constrained")
+    panels = figure.subplots(1, len(charges), squeeze=False)
     for cloud, axes in enumerate(panels[0]):
         for particle, charge in enumerate(charges[cloud]):
             x, y = paths[:, cloud, particle].T
@@ -86,23 +86,23 @@ def plot_trajectories(paths: np.ndarray, charges: np.ndarray, predictions: dict[
         for (marker, color), name in zip(cycle(PREDICTIONS), predictions, strict=False)
     ]
     figure.legend(handles=[*lines, *marks], loc="outside lower center", ncols=2, frameon=False)
-    save(figure, path)
+    save_figure(figure, path)
 
 
-def plot_growth(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
-    """Seconds and bytes against the number of tokens, one curve for each system."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.9), layout="constrained")
-    for axis, what, unit, label in zip(axes, ("seconds", "bytes"), (1, 2**20), ("seconds", "MB"), strict=True):
-        for system, rows in found.items():
-            axis.loglog(list(rows), [row[what] / unit for row in rows.values()], marker="o", label=system)
+def plot_growth(costs: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
+    """Plots seconds and bytes against the number of tokens, one curve per system."""
+    figure = Figure(figsize=(9, 3.9), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, quantity, unit, label in zip(axes, ("seconds", "bytes"), (1, 2**20), ("seconds", "MB"), strict=True):
+        for system, rows in costs.items():
+            axis.loglog(list(rows), [row[quantity] / unit for row in rows.values()], marker="o", label=system)
         axis.set(xlabel="tokens", ylabel=f"{label}, forward and backward")
         axis.grid(alpha=0.3, which="both")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(found))
-    save(figure, path)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(costs))
+    save_figure(figure, path)
 
 
-def save(figure: plt.Figure, path: Path) -> None:
-    """Saves a figure whole or not at all, and closes it."""
+def save_figure(figure: Figure, path: Path) -> None:
+    """Saves a figure, and creates the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, lambda aside: figure.savefig(aside, dpi=150))
-    plt.close(figure)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150))

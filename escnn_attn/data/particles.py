@@ -1,4 +1,4 @@
-"""Charged particles in the plane: their simulation, its energy, and a seeded recipe of clouds of them."""
+"""Charged particles in the plane: their simulation, their energy, and seeded data sets of clouds."""
 
 from dataclasses import astuple, dataclass
 from typing import NamedTuple
@@ -7,16 +7,16 @@ import numpy as np
 
 from escnn_attn.data._files import cached_arrays
 
-#: standard deviations of the coordinates and of the velocity components that a cloud starts with
+#: standard deviations of the initial coordinates and velocity components
 SPREAD, SPEED = 1.0, 0.5
-#: largest energy drift of a cloud that a recipe accepts
+#: largest accepted energy drift of a cloud (see `energy_drift`)
 DRIFT = 1e-3
 
 
 def simulate(
-    positions: np.ndarray, velocities: np.ndarray, charges: np.ndarray, *, time: float, steps: int, softening: float
+    positions: np.ndarray, velocities: np.ndarray, charges: np.ndarray, *, time: float, num_steps: int, softening: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Motion of clouds of charged particles of unit mass, by the velocity-Verlet method in float64.
+    r"""Integrates the motion of charged particles of unit mass by the velocity-Verlet method, in float64.
 
     $\ddot x_i = \sum_{j \ne i} q_i q_j \, (x_i - x_j) / (\lvert x_i - x_j\rvert^2 + \varepsilon^2)^{3/2}$: like charges
     repel. The method is of second order in the length of a step, and symmetric in time (Hairer, Lubich & Wanner,
@@ -27,39 +27,39 @@ def simulate(
         velocities: (clouds, particles, 2).
         charges: (clouds, particles).
         time: from start to end.
-        steps: of equal length.
-        softening: the length ε, below which the force no longer grows.
+        num_steps: number of steps of equal length.
+        softening: the length ε of the force.
 
     Returns:
-        positions and velocities (steps + 1, clouds, particles, 2), the first those at the start.
+        positions and velocities (num_steps + 1, clouds, particles, 2), the initial state first.
 
     Raises:
-        ValueError: if a shape does not fit, or time, steps or softening is not positive.
+        ValueError: if shapes do not match, or time, num_steps or softening is not positive.
 
     Examples:
         >>> start = np.array([[[0.0, 0.0], [1.0, 0.0]]])  # at rest, of opposite charges
-        >>> positions, _ = simulate(start, 0 * start, np.array([[1.0, -1.0]]), time=0.5, steps=10, softening=0.5)
+        >>> positions, _ = simulate(start, 0 * start, np.array([[1.0, -1.0]]), time=0.5, num_steps=10, softening=0.5)
         >>> positions.shape
         (11, 1, 2, 2)
         >>> positions[-1].round(2).tolist()
         [[[0.09, 0.0], [0.91, 0.0]]]
     """
     _require_clouds(positions, velocities, charges)
-    if not (time > 0 and steps >= 1 and softening > 0):
-        raise ValueError(f"expected positive time, steps and softening, got {time}, {steps} and {softening}")
-    # components first and clouds last: numpy's loops run over the clouds
+    if not (time > 0 and num_steps >= 1 and softening > 0):
+        raise ValueError(f"expected positive time, num_steps and softening, got {time}, {num_steps} and {softening}")
+    # components first and clouds last: the innermost loops of numpy run over the clouds
     x, v, q = (np.ascontiguousarray(array.T, np.float64) for array in (positions, velocities, charges))
-    xs, vs = _verlet(x, v, q[:, None] * q, time / steps, steps, softening)
+    xs, vs = _verlet(x, v, q[:, None] * q, time / num_steps, num_steps, softening)
     return xs.transpose(0, 3, 2, 1), vs.transpose(0, 3, 2, 1)
 
 
 def _verlet(
-    x: np.ndarray, v: np.ndarray, products: np.ndarray, step: float, steps: int, softening: float
+    x: np.ndarray, v: np.ndarray, products: np.ndarray, step: float, num_steps: int, softening: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and velocities (steps + 1, 2, particles, clouds), for charge products (particles, particles, clouds)."""
+    """Positions and velocities (num_steps + 1, 2, particles, clouds), for charge products (particles, particles, clouds)."""
     acceleration = _acceleration(x, products, softening)
     xs, vs = [x], [v]
-    for _ in range(steps):
+    for _ in range(num_steps):
         half = vs[-1] + step / 2 * acceleration
         xs.append(xs[-1] + step * half)
         acceleration = _acceleration(xs[-1], products, softening)
@@ -77,7 +77,7 @@ def _acceleration(x: np.ndarray, products: np.ndarray, softening: float) -> np.n
 def energy(
     positions: np.ndarray, velocities: np.ndarray, charges: np.ndarray, *, softening: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Kinetic and potential energy, $\frac12 \sum_i \lvert v_i\rvert^2$ and $\sum_{i<j} q_i q_j / \sqrt{\lvert x_i - x_j\rvert^2 + \varepsilon^2}$.
+    r"""Kinetic and potential energy: $\frac12 \sum_i \lvert v_i\rvert^2$ and $\sum_{i<j} q_i q_j / \sqrt{\lvert x_i - x_j\rvert^2 + \varepsilon^2}$.
 
     Args:
         positions: (..., particles, 2).
@@ -103,27 +103,27 @@ def energy_drift(positions: np.ndarray, velocities: np.ndarray, charges: np.ndar
     r"""Largest $\lvert E(t) - E(0)\rvert / (T(0) + \lvert U(0)\rvert)$ along each trajectory, $E = T + U$.
 
     Args:
-        positions: (steps + 1, clouds, particles, 2), as `simulate` returns them.
+        positions: (num_steps + 1, clouds, particles, 2), as `simulate` returns them.
         velocities: of the same shape.
         charges: (clouds, particles).
         softening: the length ε of the simulation.
 
     Returns:
-        one number a cloud.
+        drifts (clouds,).
     """
     kinetic, potential = energy(positions, velocities, charges, softening=softening)
     total = kinetic + potential
     return np.abs(total - total[0]).max(axis=0) / (kinetic[0] + np.abs(potential[0]))
 
 
-class Clouds(NamedTuple):
-    """Clouds of particles at the start, and how far each particle gets, all float64.
+class ParticleClouds(NamedTuple):
+    """Initial states of clouds of particles and the displacements until the end, all float64.
 
     Attributes:
         positions: (clouds, particles, 2).
         velocities: (clouds, particles, 2).
         charges: (clouds, particles), 1 or −1.
-        displacements: (clouds, particles, 2), from the start to the end.
+        displacements: (clouds, particles, 2), from start to end.
     """
 
     positions: np.ndarray
@@ -131,99 +131,102 @@ class Clouds(NamedTuple):
     charges: np.ndarray
     displacements: np.ndarray
 
-    def part(self, start: int, stop: int) -> "Clouds":
-        """The clouds from one index up to another."""
-        return Clouds(*(array[start:stop] for array in self))
+    def part(self, start: int, stop: int) -> "ParticleClouds":
+        """Selects the clouds `start` to `stop - 1`."""
+        return ParticleClouds(*(array[start:stop] for array in self))
 
-    def moved(self, turns: np.ndarray, shifts: np.ndarray) -> "Clouds":
-        """These clouds, each turned about the origin by its orthogonal matrix, then shifted; only positions shift.
+    def transformed(self, matrices: np.ndarray, shifts: np.ndarray) -> "ParticleClouds":
+        """Applies an orthogonal matrix per cloud about the origin, then shifts the positions.
 
         Args:
-            turns: (clouds, 2, 2).
+            matrices: (clouds, 2, 2).
             shifts: (clouds, 2).
         """
-        x, v, d = (np.einsum("cij,cpj->cpi", turns, array) for array in (self.positions, self.velocities, self.displacements))
-        return Clouds(x + shifts[:, None], v, self.charges, d)
+        vectors = self.positions, self.velocities, self.displacements
+        x, v, d = (np.einsum("cij,cpj->cpi", matrices, array) for array in vectors)
+        return ParticleClouds(x + shifts[:, None], v, self.charges, d)
 
 
-def random_turns(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Uniformly random elements of O(2) (count, 2, 2): rotations, half of them after a reflection in the x axis."""
+def random_orthogonal(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws matrices (count, 2, 2) uniformly from O(2): rotations, half of them after a reflection in the x axis."""
     angles, signs = rng.uniform(0, 2 * np.pi, count), rng.choice([-1.0, 1.0], count)
     cos, sin = np.cos(angles), np.sin(angles)
     return np.stack([cos, -sin * signs, sin, cos * signs], axis=-1).reshape(count, 2, 2)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Seeded clouds of charged particles, each set of them drawn from a stream of its own.
+class SimulationConfig:
+    """Configuration of simulated clouds of charged particles: training, validation and test sets from separate random streams.
 
-    Coordinates and velocities are Gaussian of standard deviations 1 and 0.5, charges 1 or −1.
+    Initial coordinates and velocities are Gaussian with standard deviations 1 and 0.5, charges 1 or −1.
 
     Attributes:
-        particles: in a cloud.
-        train: clouds to train on.
-        validation: clouds.
-        test: clouds.
-        time: of the displacement.
-        steps: of the simulation.
+        num_particles: particles per cloud.
+        num_train: number of training clouds.
+        num_validation: number of validation clouds.
+        num_test: number of test clouds.
+        time: from start to end.
+        num_steps: number of integration steps.
         softening: the length ε of the force.
         seed: of all draws.
     """
 
-    particles: int = 5
-    train: int = 10_000
-    validation: int = 2_000
-    test: int = 2_000
+    num_particles: int = 5
+    num_train: int = 10_000
+    num_validation: int = 2_000
+    num_test: int = 2_000
     time: float = 2.0
-    steps: int = 500
+    num_steps: int = 500
     softening: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.particles, self.train, self.validation, self.test) < 1:
+        if min(self.num_particles, *self._sizes().values()) < 1:
             raise ValueError(f"expected at least one particle and one cloud in each set, got {self}")
 
-    def clouds(self) -> dict[str, Clouds]:
-        """The sets `"train"`, `"validation"` and `"test"`: made once, in seconds, and kept in the cache.
+    def clouds(self) -> dict[str, ParticleClouds]:
+        """Simulates the sets `"train"`, `"validation"` and `"test"`, or loads them from the cache.
 
         Raises:
-            ValueError: if the steps are too long, so that the energy of a cloud drifts by more than 1e-3 (see `energy_drift`).
+            ValueError: if the energy of a cloud drifts by more than 1e-3 (see `energy_drift`): the steps are too long.
         """
         name = "nbody-" + "-".join(str(value) for value in (*astuple(self), SPREAD, SPEED))
         stored = cached_arrays(name, self._make)
-        return {part: Clouds(*(stored[f"{part}_{field}"] for field in Clouds._fields)) for part in self._sizes()}
+        return {
+            part: ParticleClouds(*(stored[f"{part}_{field}"] for field in ParticleClouds._fields)) for part in self._sizes()
+        }
 
     def _sizes(self) -> dict[str, int]:
-        return {"train": self.train, "validation": self.validation, "test": self.test}
+        return {"train": self.num_train, "validation": self.num_validation, "test": self.num_test}
 
     def _make(self) -> dict[str, np.ndarray]:
         arrays = {}
         for stream, (name, count) in enumerate(self._sizes().items()):
             clouds = self._draw(count, np.random.default_rng([self.seed, stream]))
-            # a few at a time: their trajectories fit the caches of the processor
+            # in chunks: their trajectories fit the processor caches
             ends = [self._displacements(clouds.part(i, i + 200)) for i in range(0, count, 200)]
             clouds = clouds._replace(displacements=np.concatenate(ends))
             arrays |= {f"{name}_{key}": array for key, array in clouds._asdict().items()}
         return arrays
 
-    def _draw(self, count: int, rng: np.random.Generator) -> Clouds:
-        shape = (count, self.particles, 2)
+    def _draw(self, count: int, rng: np.random.Generator) -> ParticleClouds:
+        shape = (count, self.num_particles, 2)
         positions, velocities = SPREAD * rng.standard_normal(shape), SPEED * rng.standard_normal(shape)
-        return Clouds(positions, velocities, rng.choice([-1.0, 1.0], shape[:2]), np.zeros(shape))
+        return ParticleClouds(positions, velocities, rng.choice([-1.0, 1.0], shape[:2]), np.zeros(shape))
 
-    def _displacements(self, clouds: Clouds) -> np.ndarray:
+    def _displacements(self, clouds: ParticleClouds) -> np.ndarray:
         positions, velocities = self.trajectories(clouds)
         drift = energy_drift(positions, velocities, clouds.charges, softening=self.softening).max()
         if not drift <= DRIFT:
             raise ValueError(
-                f"expected the energy to drift by at most {DRIFT:g}, got {drift:.1e}: take more than {self.steps} steps"
+                f"expected an energy drift of at most {DRIFT:g}, got {drift:.1e}: use more than {self.num_steps} steps"
             )
         return positions[-1] - positions[0]
 
-    def trajectories(self, clouds: Clouds) -> tuple[np.ndarray, np.ndarray]:
-        """Positions and velocities (steps + 1, clouds, particles, 2) of clouds along their way (see `simulate`)."""
+    def trajectories(self, clouds: ParticleClouds) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and velocities (num_steps + 1, clouds, particles, 2) of clouds over time (see `simulate`)."""
         start = clouds.positions, clouds.velocities, clouds.charges
-        return simulate(*start, time=self.time, steps=self.steps, softening=self.softening)
+        return simulate(*start, time=self.time, num_steps=self.num_steps, softening=self.softening)
 
 
 def _require_clouds(positions: np.ndarray, velocities: np.ndarray, charges: np.ndarray) -> None:

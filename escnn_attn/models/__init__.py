@@ -1,5 +1,6 @@
 """Blocks, stems and whole networks."""
 
+from escnn_attn.models._export import crop
 from escnn_attn.models.block import SteerableStack, SteerableTransformerBlock
 from escnn_attn.models.config import build
 from escnn_attn.models.factories import group_block, steerable_block

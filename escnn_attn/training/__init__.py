@@ -1,31 +1,29 @@
-"""Training with PyTorch Lightning and Hydra; needs the extra `train`."""
+"""Training with PyTorch Lightning and Hydra. Needs the extra `train`."""
 
-import escnn_attn
-from escnn_attn.data.base import DataModule
-from escnn_attn.data.digits import Digits, DigitsDataModule, RotatedMNIST
-from escnn_attn.data.nbody import AugmentedNBody, NBody
-from escnn_attn.data.particles import Recipe
+from escnn_attn.training._memory import keep_freed_memory
 from escnn_attn.training.augment import RandomDeformation
-from escnn_attn.training.base import Learner, load_learner
 from escnn_attn.training.callbacks import AveragedWeights, BestCheckpoint, SeedSteps
 from escnn_attn.training.classifier import ImageClassifier
+from escnn_attn.training.command_line import parse_options
+from escnn_attn.training.evaluation import evaluate
+from escnn_attn.training.module import SupervisedModule, load_module
+from escnn_attn.training.publish import publish
 from escnn_attn.training.regression import AbsoluteCloudRegression, CloudRegression
+from escnn_attn.training.run import train
 
 __all__ = [
     "AbsoluteCloudRegression",
-    "AugmentedNBody",
     "AveragedWeights",
     "BestCheckpoint",
     "CloudRegression",
-    "DataModule",
-    "Digits",
-    "DigitsDataModule",
     "ImageClassifier",
-    "Learner",
-    "NBody",
     "RandomDeformation",
-    "Recipe",
-    "RotatedMNIST",
     "SeedSteps",
-    "load_learner",
+    "SupervisedModule",
+    "evaluate",
+    "keep_freed_memory",
+    "load_module",
+    "parse_options",
+    "publish",
+    "train",
 ]

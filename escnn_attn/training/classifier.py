@@ -1,5 +1,6 @@
-"""The LightningModule that trains an image classifier."""
+"""LightningModule of image classification."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,75 +14,83 @@ from escnn_attn.analysis.comparison import pack
 from escnn_attn.models import SteerableTransformer
 from escnn_attn.pretrained import read_config, resolve
 from escnn_attn.training.augment import RandomDeformation
-from escnn_attn.training.base import Learner
+from escnn_attn.training.module import Model, SupervisedModule
 
 
-class ImageClassifier(Learner):
-    """Cross-entropy training with AdamW and a one-cycle schedule: linear warm-up, then cosine decay to zero.
+class ImageClassifier(SupervisedModule):
+    """Classification of images (b, c, h, w) by cross-entropy; predictions are logits (b, num_classes).
 
     Args:
-        model: configuration of the network, plain numbers and names with a `_target_` that Hydra instantiates; stored
-            in checkpoints, so that `load_from_checkpoint` needs the file alone.
-        classes: number of classes.
-        learning_rate: the highest.
+        model: network from images to logits, or its configuration (see `SupervisedModule`).
+        num_classes: number of classes.
+        learning_rate: peak learning rate.
         weight_decay: of weights; gains and biases are not decayed.
-        warmup: fraction of the steps.
+        warmup: fraction of the steps with rising learning rate.
         label_smoothing: of the cross-entropy in training.
-        augmentation: arguments of `RandomDeformation`, which training images go through; None for none.
+        augmentation: arguments of `RandomDeformation`, applied to training images; None for no augmentation.
         test_sets: names of the test sets, in the order of their loaders.
+
+    Examples:
+        >>> classifier = ImageClassifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)))
+        >>> classifier(torch.randn(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
     """
 
     metric, mode = "accuracy", "max"
 
     def __init__(
         self,
-        model: dict[str, Any],
+        model: Model,
         *,
-        classes: int = 10,
+        num_classes: int = 10,
         learning_rate: float = 3e-3,
         weight_decay: float = 0.01,
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
-        augmentation: dict[str, float] | None = None,
-        test_sets: tuple[str, ...] = ("test",),
+        augmentation: Mapping[str, float] | None = None,
+        test_sets: Sequence[str] = ("test",),
     ) -> None:
-        super().__init__(locals())
-        self.augment = RandomDeformation(**augmentation) if augmentation else None
+        self.num_classes, self.label_smoothing = num_classes, label_smoothing
+        self.augmentation = RandomDeformation(**augmentation) if augmentation else None
+        super().__init__(model, learning_rate=learning_rate, weight_decay=weight_decay, warmup=warmup, test_sets=test_sets)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, test_sets: tuple[str, ...]) -> "ImageClassifier":
-        """The classifier with the trained weights of that name (see `escnn_attn.pretrained`), in eval mode."""
-        learner = cls(read_config(resolve(name))["model"], test_sets=test_sets)
-        learner.model = SteerableTransformer.from_pretrained(name)
-        return learner.eval()
+    def from_pretrained(cls, name: str | Path, test_sets: Sequence[str]) -> "ImageClassifier":
+        """Loads the classifier with trained weights of a name or folder (see `escnn_attn.pretrained`), in eval mode."""
+        module = cls(read_config(resolve(name))["model"], test_sets=test_sets)
+        module.model = SteerableTransformer.from_pretrained(name)
+        return module.eval()
 
     def new_metric(self) -> Metric:
-        return MulticlassAccuracy(self.hparams["classes"], average="micro")
+        return MulticlassAccuracy(self.num_classes, average="micro")
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
 
-    def compare(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        if len(batch) != 2:
+    def inputs(self, batch: Tensor | Sequence[Tensor]) -> Tensor:
+        """Returns the images of a batch (images, labels), (images,) or images, deformed in training mode."""
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        if not isinstance(batch, Tensor) and len(batch) > 2:
             raise TypeError(f"expected data of images and labels, such as data=digits, got a batch {type(batch).__name__}")
-        images, labels = batch
-        if self.training and self.augment is not None:
-            images = self.augment(images)
-        return self(images), labels
+        return self.augmentation(images) if self.training and self.augmentation else images
 
-    def loss(self, prediction: Tensor, truth: Tensor) -> Tensor:
-        smoothing = self.hparams["label_smoothing"] if self.training else 0.0
-        return F.cross_entropy(prediction, truth, label_smoothing=smoothing)
+    def targets(self, batch: Sequence[Tensor]) -> Tensor:
+        if isinstance(batch, Tensor) or len(batch) != 2:
+            raise TypeError(f"expected a batch of images and labels, got a {type(batch).__name__} without labels")
+        return batch[1]
+
+    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(predictions, targets, label_smoothing=self.label_smoothing if self.training else 0.0)
 
     def on_test_start(self) -> None:
         self.hits: dict[str, list[Tensor]] = {name: [] for name in self.test_sets}
 
-    def keep(self, stage: str, prediction: Tensor, truth: Tensor) -> None:
+    def on_predictions(self, stage: str, predictions: Tensor, targets: Tensor) -> None:
         if stage in self.test_sets:
-            self.hits[stage].append((prediction.argmax(dim=1) == truth).cpu())
+            self.hits[stage].append((predictions.argmax(dim=1) == targets).cpu())
 
-    def tested(self) -> dict[str, Any]:
-        """Which images of each test set were classified correctly, packed; nothing where several processes share them."""
+    def test_results(self) -> dict[str, Any]:
+        """Returns the correctly classified images of each test set as packed bits; nothing if several processes shared them."""
         if self.trainer.world_size > 1:
             return {}
         return {"correct": {name: pack(torch.cat(hits).numpy()) for name, hits in self.hits.items()}}

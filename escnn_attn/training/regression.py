@@ -1,6 +1,7 @@
-"""The LightningModules that predict a vector at each point of a cloud."""
+"""LightningModules of regression: a vector at each point of a cloud."""
 
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -9,20 +10,19 @@ from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric
 
-from escnn_attn.data.nbody import PointBatch, point_batch, points
-from escnn_attn.data.particles import Clouds
-from escnn_attn.training.base import Learner
+from escnn_attn.data.nbody import PointBatch, point_batch, point_dataset
+from escnn_attn.data.particles import ParticleClouds
+from escnn_attn.training.module import Model, SupervisedModule
 
 
-class CloudRegression(Learner):
-    """Training by the mean squared error of a vector at each point, over both of its components.
+class CloudRegression(SupervisedModule):
+    """Regression of a vector at each point by the mean squared error of its components; predictions are (points, 2).
 
     Args:
-        model: configuration of the network, plain numbers and names with a `_target_` that Hydra instantiates: an
-            equivariant module from the features of points to one vector each.
-        learning_rate: the highest.
+        model: equivariant network from the features of points to a vector at each, or its configuration (see `SupervisedModule`).
+        learning_rate: peak learning rate.
         weight_decay: of weights; gains and biases are not decayed.
-        warmup: fraction of the steps.
+        warmup: fraction of the steps with rising learning rate.
         test_sets: names of the test sets, in the order of their loaders.
     """
 
@@ -30,56 +30,61 @@ class CloudRegression(Learner):
 
     def __init__(
         self,
-        model: dict[str, Any],
+        model: Model,
         *,
         learning_rate: float = 3e-3,
         weight_decay: float = 0.01,
         warmup: float = 0.1,
-        test_sets: tuple[str, ...] = ("test",),
+        test_sets: Sequence[str] = ("test",),
     ) -> None:
-        super().__init__(locals())
+        super().__init__(model, learning_rate=learning_rate, weight_decay=weight_decay, warmup=warmup, test_sets=test_sets)
 
     def new_metric(self) -> Metric:
         return MeanSquaredError()
 
     def features(self, clouds: PointBatch) -> Tensor:
-        """What the network is told about each point (points, channels): charge and velocity."""
+        """Returns the input features (points, channels): charge and velocity."""
         return clouds.features
 
     def forward(self, clouds: PointBatch) -> Tensor:
-        """Predicted vectors (points, 2).
+        """Predicts vectors (points, 2).
 
         Raises:
-            ValueError: if the network is made for other features.
+            ValueError: if the input type of the network does not match the features.
         """
         features, in_type = self.features(clouds), cast(FieldType, self.model.in_type)
         if features.shape[1] != in_type.size:
             raise ValueError(f"expected a model of {features.shape[1]} input channels, got one of {in_type.size}: {in_type}")
         x = GeometricTensor(features, in_type, clouds.coords)
-        return self.model(x, batch=clouds.batch, batch_size=clouds.clouds).tensor
+        return self.model(x, batch=clouds.batch, batch_size=clouds.batch_size).tensor.contiguous()
 
-    def compare(self, batch: PointBatch) -> tuple[Tensor, Tensor]:
+    def inputs(self, batch: PointBatch) -> PointBatch:
         if not isinstance(batch, PointBatch):
             raise TypeError(f"expected data of clouds, such as data=nbody, got a batch {type(batch).__name__}")
-        return self(batch).contiguous(), batch.displacements
+        return batch
 
-    def loss(self, prediction: Tensor, truth: Tensor) -> Tensor:
-        return F.mse_loss(prediction, truth)
+    def targets(self, batch: PointBatch) -> Tensor:
+        if batch.displacements is None:
+            raise TypeError("expected a batch of clouds with displacements, got a batch for prediction")
+        return batch.displacements
+
+    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        return F.mse_loss(predictions, targets)
 
 
 class AbsoluteCloudRegression(CloudRegression):
-    """`CloudRegression` of a network that is also told where each point is: for networks without symmetry.
+    """`CloudRegression` with absolute coordinates as two more input channels, for networks without symmetry.
 
-    Absolute coordinates follow charge and velocity as two more channels; for the trivial group all channels are scalars.
+    For the trivial group all channels are scalars.
     """
 
     def features(self, clouds: PointBatch) -> Tensor:
         return torch.cat([clouds.features, clouds.coords], dim=1)
 
 
-@torch.inference_mode()
-def predicted_ends(regression: CloudRegression, clouds: Clouds) -> np.ndarray:
-    """Where a module in eval mode says that the particles of clouds end, (clouds, particles, 2)."""
-    dataset = points(clouds)
-    displacements = regression(point_batch([dataset[i] for i in range(len(dataset))]))
+@torch.no_grad()
+def predict_final_positions(module: CloudRegression, clouds: ParticleClouds) -> np.ndarray:
+    """Predicts the final positions (clouds, particles, 2) of clouds, by a module in eval mode."""
+    dataset = point_dataset(clouds)
+    displacements = module(point_batch([dataset[i] for i in range(len(dataset))]))
     return clouds.positions + displacements.numpy().reshape(clouds.positions.shape)

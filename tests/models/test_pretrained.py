@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from escnn_attn import SteerableTransformer
-from escnn_attn.data.digits import rotate_images, to_input
+from escnn_attn.data import Digits, rotate_images, to_input
 from escnn_attn.pretrained import available
-from escnn_attn.training import Digits
 
 
 @pytest.mark.parametrize("name", ["rotmnist", "rotmnist_50k"])

@@ -1,4 +1,4 @@
-"""Configurations, and the commands as a user runs them: multirun, DDP, interruption."""
+"""The commands as a user runs them: multirun, DDP, precision, interruption."""
 
 import json
 import os
@@ -11,54 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from hydra.utils import instantiate
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
 SMALL = ["model.channels=2", "model.depth=1", "model.max_frequency=1", "epochs=2", "threads=1"]
-
-
-SYSTEMS = [
-    "plain",
-    "plain_stem",
-    "gcnn_c4",
-    "gcnn_d4",
-    "cnn_so2",
-    "group_attention_c4",
-    "group_attention_c8",
-    "group_attention_d4",
-]
-
-
-@pytest.mark.parametrize("model", [*SYSTEMS, "steerable_so2", "steerable_o2"])
-def test_the_systems_compared_have_as_many_parameters(model):
-    with initialize_config_module("escnn_attn.conf", version_base="1.3"):
-        for size, count in (("50k", 50_000), ("350k", 350_000)):
-            if size == "350k" and model not in ("plain", "cnn_so2", "steerable_so2"):
-                continue
-            config = compose("train", overrides=["experiment=comparison", f"model={model}_{size}", "name=test"])
-            module = instantiate(config.module, _recursive_=False, _convert_="all")
-            assert module(torch.zeros(1, 1, 29, 29)).shape == (1, 10)
-            assert abs(sum(p.numel() for p in module.parameters()) / count - 1) < 0.1
-
-
-@pytest.mark.parametrize("overrides", [[], ["model=plain"], ["experiment=rotmnist"], ["data=rotmnist", "trainer.devices=2"]])
-def test_configurations_instantiate(overrides):
-    with initialize_config_module("escnn_attn.conf", version_base="1.3"):
-        config = compose("train", overrides=[*overrides, "name=test"])
-    module = instantiate(config.module, _recursive_=False, _convert_="all")
-    assert module(torch.zeros(1, 1, 29, 29)).shape == (1, 10)
-    parameters = sum(p.numel() for p in module.parameters())
-    assert 30_000 < parameters < (500_000 if "experiment=rotmnist" in overrides else 70_000)
-
-
-def test_an_experiment_overrides_the_defaults_and_the_command_line_an_experiment():
-    with initialize_config_module("escnn_attn.conf", version_base="1.3"):
-        config = compose("train", overrides=["experiment=rotmnist", "angle_images=7", "name=rotmnist"])
-    assert (config.name, config.model.channels, config.data.batch_size) == ("rotmnist", 32, 64)
-    assert config.module.label_smoothing == 0.1
-    assert config.angle_images == 7
 
 
 def run(*overrides: str, fails: bool = False) -> subprocess.CompletedProcess:
@@ -77,6 +33,13 @@ def test_a_multirun_ends_with_a_table_and_a_picture(tmp_path):
     assert "rotated %" in done.stdout
     assert (tmp_path / "accuracy_by_angle.png").stat().st_size > 1000
     assert len(list(tmp_path.glob("*/results.json"))) == 2
+
+
+def test_precision_and_steps_are_keys_of_the_trainer(tmp_path):
+    run("trainer.precision=bf16-mixed", "trainer.max_steps=3", f"hydra.run.dir={tmp_path}")
+    stored = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert stored["global_step"] == 3
+    assert json.loads((tmp_path / "results.json").read_text())["accuracy_by_angle"]
 
 
 def test_two_processes_train_together(tmp_path):

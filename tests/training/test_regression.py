@@ -7,35 +7,31 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from escnn_attn.data.nbody import point_batch, points
-from escnn_attn.data.particles import simulate
+from escnn_attn.data import AugmentedNBody, NBody, SimulationConfig, point_batch, simulate
+from escnn_attn.data.nbody import point_dataset
 from escnn_attn.training import (
     AbsoluteCloudRegression,
-    AugmentedNBody,
     AveragedWeights,
     BestCheckpoint,
     CloudRegression,
     ImageClassifier,
-    NBody,
-    Recipe,
     SeedSteps,
-    load_learner,
+    load_module,
 )
-from escnn_attn.training.regression import predicted_ends
+from escnn_attn.training.regression import predict_final_positions
 from tests.helpers import relative
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
-FEW = Recipe(train=60, validation=20, test=30)
+FEW = SimulationConfig(num_train=60, num_validation=20, num_test=30)
 MODEL = {
-    "_target_": "escnn_attn.SteerableTransformer",
+    "_target_": "escnn_attn.SteerablePointTransformer",
     "group": "O2",
     "in_type": {"scalars": 1, "vectors": 1},
-    "out_type": {"vectors": 1},
+    "out_fields": {"vectors": 1},
     "channels": 4,
     "max_frequency": 1,
     "depth": 1,
-    "stem": {"_target_": "escnn_attn.SteerableLinear", "_partial_": True},
     "block": {
         "_target_": "escnn_attn.steerable_block",
         "_partial_": True,
@@ -50,7 +46,7 @@ MODEL = {
         },
     },
 }
-PLAIN = {**MODEL, "group": "trivial", "in_type": {"scalars": 3, "vectors": 1}}
+PLAIN = {**MODEL, "group": "trivial", "in_type": {"scalars": 3, "vectors": 1}, "max_frequency": None}
 
 
 def trainer_of(folder: Path, epochs: int, *callbacks: pl.Callback) -> pl.Trainer:
@@ -78,9 +74,9 @@ class Watch(pl.Callback):
         self.errors.append(trainer.callback_metrics["validation/error"].item())
 
 
-def fit(data, folder, epochs, *callbacks, model=MODEL, ckpt_path=None, learner=CloudRegression, **options):
+def fit(data, folder, epochs, *callbacks, model=MODEL, ckpt_path=None, kind=CloudRegression, **options):
     pl.seed_everything(0, verbose=False)
-    module = learner(model, test_sets=("test", "moved"), **options)
+    module = kind(model, test_sets=("test", "moved"), **options)
     trainer = trainer_of(folder, epochs, *callbacks)
     trainer.fit(module, data, ckpt_path=ckpt_path)
     return module, trainer
@@ -93,7 +89,7 @@ def test_augmented_clouds_move_as_physics_says_and_differ_in_each_step(tmp_path)
     for batch, same in zip(watch.train, plain.train):
         x, v, d = (part.double().view(60, 5, 2).numpy() for part in (batch.coords, batch.features[:, 1:], batch.displacements))
         charges = batch.features[:, 0].view(60, 5).numpy()
-        ends, _ = simulate(x, v, charges, time=FEW.time, steps=FEW.steps, softening=FEW.softening)
+        ends, _ = simulate(x, v, charges, time=FEW.time, num_steps=FEW.num_steps, softening=FEW.softening)
         np.testing.assert_allclose(ends[-1] - x, d, atol=1e-4)
         assert torch.equal(batch.features[:, 0], same.features[:, 0])
         assert relative(batch.coords.norm(dim=1), same.coords.norm(dim=1)) < 1e-6
@@ -130,16 +126,16 @@ def test_a_short_training_learns_a_handful_of_clouds_and_errs_alike_on_moved_one
     module, trainer = fit(data, tmp_path, 25, best, watch, model=model, learning_rate=1e-2)
     train = data.clouds()["train"]
     still, free = np.square(train.displacements).mean(), np.square(train.displacements - FEW.time * train.velocities).mean()
-    learnt = np.square(predicted_ends(module.eval(), train) - train.positions - train.displacements).mean()
+    learnt = np.square(predict_final_positions(module.eval(), train) - train.positions - train.displacements).mean()
     assert learnt < 0.5 * free < 0.5 * still
     test, moved = trainer.test(module, data, verbose=False)
     assert moved["moved/error"] == pytest.approx(test["test/error"], rel=1e-4)
     truth = data.clouds()["test"]
-    expected = np.square(predicted_ends(module.eval(), truth) - truth.positions - truth.displacements).mean()
+    expected = np.square(predict_final_positions(module.eval(), truth) - truth.positions - truth.displacements).mean()
     assert test["test/error"] == pytest.approx(expected, rel=1e-5)
     assert best.best_model_score == pytest.approx(min(watch.errors))
     assert min(watch.errors) < watch.errors[0]
-    again = load_learner(best.best_model_path)
+    again = load_module(best.best_model_path)
     assert type(again) is CloudRegression
     assert not again.training
     batch = watch.validation[0]
@@ -148,16 +144,18 @@ def test_a_short_training_learns_a_handful_of_clouds_and_errs_alike_on_moved_one
 
 def test_a_network_without_symmetry_errs_otherwise_on_moved_clouds(tmp_path):
     data = NBody(60, FEW)
-    module, trainer = fit(data, tmp_path, 1, model=PLAIN, learner=AbsoluteCloudRegression)
+    module, trainer = fit(data, tmp_path, 1, model=PLAIN, kind=AbsoluteCloudRegression)
     test, moved = trainer.test(module, data, verbose=False)
     assert moved["moved/error"] != pytest.approx(test["test/error"], rel=1e-2)
     clouds = data.clouds()["test"]
     shifted = clouds._replace(positions=clouds.positions + 1)
-    assert not np.allclose(predicted_ends(module.eval(), clouds), predicted_ends(module, shifted) - 1, atol=1e-2)
+    assert not np.allclose(
+        predict_final_positions(module.eval(), clouds), predict_final_positions(module, shifted) - 1, atol=1e-2
+    )
 
 
 def test_a_model_for_other_features_is_refused():
-    batch = point_batch([points(FEW.clouds()["test"])[0]])
+    batch = point_batch([point_dataset(FEW.clouds()["test"])[0]])
     with pytest.raises(ValueError, match="expected a model of 3 input channels, got one of 5"):
         CloudRegression(PLAIN)(batch)
     with pytest.raises(ValueError, match="expected a model of 5 input channels, got one of 3"):
@@ -165,27 +163,27 @@ def test_a_model_for_other_features_is_refused():
 
 
 def test_data_of_another_task_is_refused():
-    batch = point_batch([points(FEW.clouds()["test"])[0]])
+    batch = point_batch([point_dataset(FEW.clouds()["test"])[0]])
     with pytest.raises(TypeError, match="expected data of images and labels, such as data=digits, got a batch PointBatch"):
-        ImageClassifier(MODEL).compare(batch)
+        ImageClassifier(MODEL).predict_step(batch, 0)
     with pytest.raises(TypeError, match="expected data of clouds, such as data=nbody, got a batch list"):
-        CloudRegression(MODEL).compare([torch.randn(2, 1, 29, 29), torch.zeros(2)])
+        CloudRegression(MODEL).predict_step([torch.randn(2, 1, 29, 29), torch.zeros(2)], 0)
 
 
-def test_files_that_no_learner_wrote_are_refused(tmp_path):
+def test_files_that_are_no_checkpoints_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected a checkpoint file, got .*none.ckpt"):
-        load_learner(tmp_path / "none.ckpt")
+        load_module(tmp_path / "none.ckpt")
     torch.save({"hyper_parameters": {"_target_": "torch.nn.Linear"}}, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=r"one of the learners of escnn_attn.training, got torch.nn.Linear in"):
-        load_learner(tmp_path / "other.ckpt")
-    with pytest.raises(TypeError, match="states its metric and mode, a Learner, got LightningModule"):
+    with pytest.raises(ValueError, match=r"expected a checkpoint of a SupervisedModule, got torch.nn.Linear in"):
+        load_module(tmp_path / "other.ckpt")
+    with pytest.raises(TypeError, match="expected a SupervisedModule, which has a metric and mode, got LightningModule"):
         BestCheckpoint(str(tmp_path)).setup(pl.Trainer(logger=False), pl.LightningModule(), "fit")
 
 
 def test_the_best_checkpoint_is_by_what_the_module_states(tmp_path):
     trainer, chosen = trainer_of(tmp_path, 1), []
-    for learner in (CloudRegression(MODEL), ImageClassifier({"_target_": "torch.nn.Flatten"})):
+    for module in (CloudRegression(MODEL), ImageClassifier({"_target_": "torch.nn.Flatten"})):
         best = BestCheckpoint(str(tmp_path))
-        best.setup(trainer, learner, "fit")
+        best.setup(trainer, module, "fit")
         chosen.append((best.monitor, best.mode))
     assert chosen == [("validation/error", "min"), ("validation/accuracy", "max")]

@@ -8,7 +8,7 @@ import pytest
 
 FAULTS = """
 import resource, sys, torch
-from escnn_attn.training.memory import keep_freed_memory
+from escnn_attn.training import keep_freed_memory
 assert sys.argv[1] == "no" or keep_freed_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

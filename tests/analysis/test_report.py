@@ -7,9 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from escnn_attn.analysis.comparison import as_markdown, compare, pack
-from escnn_attn.analysis.report import describe
-from escnn_attn.data.digits import ANGLES
+from escnn_attn.analysis import ANGLES, as_markdown, compare_runs, describe
+from escnn_attn.analysis.comparison import pack
 
 
 def result(name: str, seed: int, accuracy: float, samples: int = 10_000) -> dict:
@@ -25,7 +24,7 @@ RESULTS = [result("plain", 0, 0.90), result("steerable", 0, 0.97), result("steer
 
 
 def test_seeds_are_averaged_and_the_best_comes_first():
-    rows = compare([*RESULTS, {"name": "not tested"}])
+    rows = compare_runs([*RESULTS, {"name": "not tested"}])
     assert [(row["name"], row["samples"], row["seeds"]) for row in rows] == [
         ("steerable", 10_000, 2), ("plain", 10_000, 1), ("plain", 1000, 1),
     ]  # fmt: skip
@@ -40,7 +39,7 @@ def test_seeds_are_averaged_and_the_best_comes_first():
 def test_differences_are_of_paired_images():
     hits = {"a": np.arange(800) < 720, "b": np.arange(800) < 704, "c": np.arange(800) >= 96}
     results = [result(name, 0, float(hit.mean())) | {"correct": {"rotated": pack(hit)}} for name, hit in hits.items()]
-    first, second, third = compare(results)
+    first, second, third = compare_runs(results)
     assert (first["name"], second["name"], third["name"]) == ("a", "b", "c")
     assert "behind" not in first
     assert second["behind"] == pytest.approx(16 / 800)
@@ -52,13 +51,13 @@ def test_differences_are_of_paired_images():
 def test_runs_that_kept_no_hits_are_compared_without_differences():
     old = result("old", 0, 0.8)
     del old["correct"]
-    assert "behind" not in compare([result("new", 0, 0.9), old])[1]
+    assert "behind" not in compare_runs([result("new", 0, 0.9), old])[1]
 
 
 def test_runs_without_angles_are_compared_by_their_tests():
     upright = result("upright", 0, 0.9)
     del upright["angles"]
-    (row,) = compare([upright])
+    (row,) = compare_runs([upright])
     assert row["quarter_turns"] is None
     assert as_markdown([row]).endswith("| 90.00 | | 1 | 4.0 |  |  |")
 
@@ -72,7 +71,7 @@ def test_the_script_makes_the_table_and_the_pictures(tmp_path, monkeypatch, caps
     for index, entry in enumerate(RESULTS):
         (tmp_path / str(index)).mkdir()
         (tmp_path / str(index) / "results.json").write_text(json.dumps(entry))
-    monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["compare.py", f"folder={tmp_path}"])
     runpy.run_path("scripts/compare.py", run_name="__main__")
     assert "98.00 ± 1.41" in capsys.readouterr().out
     assert {path.name for path in tmp_path.glob("*.png")} == {"comparison_by_angle.png", "sample_efficiency.png"}

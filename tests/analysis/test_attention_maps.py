@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from escnn_attn import SteerableTransformer
-from escnn_attn.analysis.attention_maps import attention_map
+from escnn_attn.analysis import attention_map
 from tests.helpers import relative
 
 
@@ -32,6 +32,6 @@ def test_networks_without_vectors_are_refused():
 
 
 def test_the_script_refuses_what_is_not_trained(monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["plot_attention.py", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["plot_attention.py", f"checkpoint={tmp_path}"])
     with pytest.raises(ValueError, match="expected one of"):
         runpy.run_path("scripts/plot_attention.py", run_name="__main__")

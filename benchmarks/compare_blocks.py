@@ -1,0 +1,74 @@
+"""Transformer blocks compared: ratios of times, and memory and construction of each."""
+
+import json
+import math
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
+
+from benchmarks.blocks import COMPILED, PAIRS, Setting
+from benchmarks.tables import costs, growth, machine, ratios
+from escnn_attn.data._files import write_atomically
+from escnn_attn.training import parse_options
+
+SETTINGS = (Setting(), Setting(side=28, batch=1), Setting(side=8, batch=16, width=224))
+
+
+@dataclass
+class Options:
+    """Compares blocks: python benchmarks/compare_blocks.py [compile=true] [tokens=196 batch=4 width=448] [growth=growth.png]
+
+    Times are ratios of two systems, timed in turn in one process, with half the distance of the quartiles. FLOPs are of a forward
+    and a backward pass with unfused attention. Memory and construction are measured in a process per system.
+
+    Options:
+        threads: number of threads.
+        rounds: number of timings of each system.
+        group: SO2 or O2.
+        dtype: name of the floating-point type.
+        compile: compile the first system of each pair with torch.compile.
+        tokens: a square number: one setting instead of three.
+        batch: samples in the setting of `tokens`.
+        width: channels per token in the setting of `tokens`.
+        growth: measure time and memory against the number of tokens instead, and save their figure to this file.
+        output: JSON file for the results and the machine.
+    """
+
+    threads: int = 2
+    rounds: int = 9
+    group: str = "SO2"
+    dtype: str = "float32"
+    compile: bool = False
+    tokens: int | None = None
+    batch: int = 4
+    width: int = 448
+    growth: Path | None = None
+    output: Path | None = None
+
+    def settings(self) -> list[Setting]:
+        settings = [replace(setting, group=self.group, dtype=self.dtype) for setting in SETTINGS]
+        if self.tokens is None:
+            return settings
+        return [replace(settings[0], side=math.isqrt(self.tokens), batch=self.batch, width=self.width)]
+
+
+def main() -> None:
+    options = parse_options(Options)
+    torch.set_num_threads(options.threads)
+    report: dict = {"machine": machine(), "options": {name: str(value) for name, value in asdict(options).items()}}
+    if options.growth:
+        report["growth"] = growth(options.growth, options.threads)
+    else:
+        report["ratios"] = ratios(options.settings(), COMPILED if options.compile else PAIRS, options.rounds)
+        if not options.compile:
+            report["costs"] = costs(options.settings()[0], options.threads)
+    if options.output:
+        write_atomically(options.output, lambda temporary: temporary.write_text(json.dumps(report, indent=1)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Accuracy and equivariance error of image classifiers by rotation angle."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from escnn_attn.data.digits import rotate_images, to_input
+from escnn_attn.testing import relative_error
+
+#: rotation angles in degrees
+ANGLES = tuple(range(0, 360, 15))
+
+
+@torch.no_grad()
+def accuracy_by_angle(classifier: nn.Module, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Measures accuracy, and the change of the logits, under rotation of upright images to each of `ANGLES`.
+
+    Args:
+        classifier: of images (b, 1, 29, 29); set to eval mode.
+        images: (n, 28, 28), uint8.
+        labels: (n,).
+
+    Returns:
+        `"angles"`, `"accuracy_by_angle"` and `"change_by_angle"`: the change of the logits relative to those of the upright
+        images; at multiples of 90°, where no pixel is interpolated, it is the equivariance error.
+    """
+    classifier.eval()
+    truth, accuracies, changes, reference = torch.from_numpy(labels.astype(np.int64)), [], [], None
+    for angle in ANGLES:
+        rotated = rotate_images(images, np.full(len(images), angle))
+        logits = torch.cat([classifier(batch) for batch in to_input(rotated).split(256)])
+        reference = logits if reference is None else reference
+        accuracies.append(float((logits.argmax(dim=1) == truth).float().mean()))
+        changes.append(relative_error(logits, reference))
+    return {"angles": ANGLES, "accuracy_by_angle": accuracies, "change_by_angle": changes}

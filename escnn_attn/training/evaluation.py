@@ -1,0 +1,44 @@
+"""Evaluation of trained modules: the metric on test sets, and accuracy by rotation angle."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+from escnn_attn.analysis.rotation import accuracy_by_angle
+from escnn_attn.data.base import DataModule
+from escnn_attn.data.digits import ImageDataModule
+from escnn_attn.training.module import SupervisedModule
+
+
+def evaluate(module: SupervisedModule, name: str, datamodule: DataModule, angle_images: int | None = None) -> dict[str, Any]:
+    """Evaluates a module on the test sets of a data module, and by rotation angle if it has upright test images.
+
+    Args:
+        module: with the test sets of the data module.
+        name: of the results.
+        datamodule: provides the test sets.
+        angle_images: number of upright test images rotated to each angle; None for all, 0 for no measurement.
+    """
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    return {
+        "name": name,
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "metric": module.metric,
+        **run_tests(trainer, module, datamodule),
+        **rotation_results(module, datamodule, angle_images),
+    }
+
+
+def run_tests(trainer: pl.Trainer, module: SupervisedModule, datamodule: DataModule) -> dict[str, Any]:
+    """Tests a module, and returns the metric on each test set, `"test"`, and the `test_results` of the module."""
+    logged = trainer.test(module, datamodule, verbose=False)
+    values = {name: values[f"{name}/{module.metric}"] for name, values in zip(datamodule.test_sets, logged, strict=True)}
+    return {"test": values, **module.test_results()}
+
+
+def rotation_results(module: SupervisedModule, datamodule: DataModule, angle_images: int | None) -> dict[str, Any]:
+    """Returns the accuracy by rotation angle; nothing if there are no upright test images, or `angle_images` is 0."""
+    if angle_images == 0 or not isinstance(datamodule, ImageDataModule):
+        return {}
+    upright = datamodule.upright_test_images()
+    return {} if upright is None else accuracy_by_angle(module, *(part[:angle_images] for part in upright))

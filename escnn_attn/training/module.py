@@ -1,0 +1,160 @@
+"""Base class of the LightningModules: optimizer, schedule, metrics and steps of supervised training."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+#: a built network, or its configuration with a `_target_` that Hydra instantiates
+Model = nn.Module | Mapping[str, Any]
+
+
+class SupervisedModule(pl.LightningModule, ABC):
+    """Base class of supervised training with AdamW and a one-cycle schedule: linear warm-up, then cosine decay to zero.
+
+    A configuration of the network is stored in checkpoints, so that `load_module` needs the file alone. A built network is
+    not: loading needs it again, as `model=`.
+
+    Args:
+        model: network, or its configuration: a mapping of plain values with a `_target_` that Hydra instantiates.
+        learning_rate: peak learning rate.
+        weight_decay: of weights; gains and biases are not decayed.
+        warmup: fraction of the steps with rising learning rate.
+        test_sets: names of the test sets, in the order of their loaders.
+    """
+
+    #: name of the metric, logged as `stage/metric` for each stage and monitored on validation
+    metric: str
+    #: "max" if a higher metric is better, "min" if a lower is
+    mode: str
+
+    def __init__(
+        self, model: Model, *, learning_rate: float, weight_decay: float, warmup: float, test_sets: Sequence[str]
+    ) -> None:
+        super().__init__()
+        self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup
+        self.test_sets = tuple(test_sets)
+        self.save_hyperparameters(ignore="model")  # the arguments of the subclass too
+        stored: dict[str, Any] = {"_target_": f"{type(self).__module__}.{type(self).__qualname__}"}
+        if isinstance(model, nn.Module):
+            self.model = model
+        else:
+            stored["model"] = OmegaConf.to_container(model, resolve=True) if isinstance(model, DictConfig) else dict(model)
+            self.model: nn.Module = instantiate(stored["model"])
+        self.save_hyperparameters(stored)
+        self.metrics = nn.ModuleDict(
+            {f"{s}/{self.metric}": self.new_metric() for s in ("train", "validation", *self.test_sets)}
+        )
+
+    @abstractmethod
+    def new_metric(self) -> Metric:
+        """Makes the metric of one stage, updated with predictions and targets."""
+
+    @abstractmethod
+    def inputs(self, batch: Any) -> Any:
+        """Returns the argument of `forward` for a batch, with or without targets.
+
+        Raises:
+            TypeError: if the batch is of another task.
+        """
+
+    @abstractmethod
+    def targets(self, batch: Any) -> Tensor:
+        """Returns the targets of a batch, one per row of the predictions."""
+
+    @abstractmethod
+    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Computes the training objective; it may be smoothed in training mode."""
+
+    def on_predictions(self, stage: str, predictions: Tensor, targets: Tensor) -> None:
+        """Called after every batch of a stage: `"train"`, `"validation"` or the name of a test set."""
+
+    def test_results(self) -> dict[str, Any]:
+        """Returns results of the last test beyond the metric, to be stored with it."""
+        return {}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.shared_step("train", batch)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.shared_step("validation", batch)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.shared_step(self.test_sets[dataloader_idx], batch)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Returns the outputs of `forward` for a batch, with or without targets."""
+        return self(self.inputs(batch))
+
+    def shared_step(self, stage: str, batch: Any) -> Tensor:
+        """Computes the loss of a batch, and logs it and the metric of the stage."""
+        inputs, targets = self.inputs(batch), self.targets(batch)
+        predictions = self(inputs)
+        loss = self.loss(predictions, targets)
+        name = f"{stage}/{self.metric}"
+        self.metrics[name](predictions, targets)
+        self.on_predictions(stage, predictions, targets)
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False, "batch_size": len(targets)}
+        self.log(f"{stage}/loss", loss, sync_dist=True, **options)
+        self.log(name, self.metrics[name], prog_bar=True, **options)  # pyright: ignore[reportArgumentType]
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        # the weights of escnn's convolutions are vectors: coefficients of their kernel bases
+        trained = [(p.dim() > 1 or name.endswith(".weights"), p) for name, p in self.named_parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for decayed, p in trained if decayed]},
+            {"params": [p for decayed, p in trained if not decayed], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
+        total = self.trainer.estimated_stepping_batches
+        if total == float("inf"):
+            raise ValueError("expected epochs or max_steps, which the schedule depends on, got neither")
+        schedule = partial(one_cycle, total=max(1, int(total)), warmup=self.warmup)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def one_cycle(step: int, total: int, warmup: float) -> float:
+    """Factor of the learning rate: linear warm-up over a fraction of the steps, then cosine decay to zero.
+
+    Examples:
+        >>> [round(one_cycle(step, 100, 0.1), 2) for step in (0, 9, 10, 55, 100)]
+        [0.1, 1.0, 1.0, 0.5, 0.0]
+    """
+    start = warmup * total
+    if step < start:
+        return min(1.0, (step + 1) / start)
+    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - start) / max(1.0, total - start)))
+
+
+def load_module(checkpoint: str | Path, **changes: Any) -> SupervisedModule:
+    """Loads the module of a checkpoint, of the class that was trained, in eval mode on the CPU.
+
+    Args:
+        checkpoint: file that training wrote.
+        changes: arguments of the module that replace the stored ones, such as `test_sets`; `model` if it was a built network.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no checkpoint of a `SupervisedModule`, or needs `model`.
+    """
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"expected a checkpoint file, got {str(checkpoint)!r}")
+    stored = torch.load(checkpoint, map_location="cpu", weights_only=True).get("hyper_parameters", {})
+    name = stored.get("_target_")
+    if name is None or not issubclass(module := get_class(name), SupervisedModule):
+        raise ValueError(f"expected a checkpoint of a SupervisedModule, got {name} in {checkpoint}")
+    if "model" not in {**stored, **changes}:
+        raise ValueError(f"expected model=…: {checkpoint} was trained from a built network and stores no configuration of it")
+    return module.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True, **changes).eval()

@@ -1,0 +1,22 @@
+"""Accuracy by rotation angle."""
+
+import numpy as np
+import pytest
+import torch
+
+from escnn_attn import SteerableTransformer
+from escnn_attn.analysis import ANGLES, accuracy_by_angle
+from escnn_attn.data import Digits, to_input
+
+
+def test_accuracy_by_angle_is_that_of_rotated_images():
+    torch.manual_seed(0)
+    network = SteerableTransformer("SO2", channels=2, max_frequency=1, depth=1)
+    images, labels = (part[:32] for part in Digits().upright_test_images())
+    found = accuracy_by_angle(network, images, labels)
+    logits = network.eval()(to_input(np.rot90(images, 1, (1, 2)).copy()))
+    assert found["accuracy_by_angle"][ANGLES.index(90)] == pytest.approx((logits.argmax(1).numpy() == labels).mean())
+    changes = dict(zip(found["angles"], found["change_by_angle"], strict=True))
+    assert len(changes) == 24
+    quarter, other = ([change for angle, change in changes.items() if (angle % 90 == 0) == right] for right in (True, False))
+    assert max(quarter) < 1e-5 < min(other)

@@ -1,0 +1,92 @@
+"""Configurations compose, and give the networks of the recorded results."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from pytorch_lightning import Trainer
+
+RECORDS = Path(__file__).parents[2] / "docs" / "results" / "comparison"
+SYSTEMS = sorted(path.name.removesuffix("_10000_0") for path in RECORDS.glob("*_10000_0"))
+#: keys that were renamed since the results were recorded
+RENAMED = {"heads": "num_heads", "fraction": "rotary_fraction", "scales": "head_groups"}
+#: the default when the results were recorded, explicit in the configurations
+POSITION = {"position": {"_target_": "escnn_attn.RotaryEmbedding", "_partial_": True, "head_groups": 1}}
+
+
+def composed(*overrides: str):
+    with initialize_config_module("escnn_attn.conf", version_base="1.3"):
+        return compose("train", overrides=list(overrides))
+
+
+def module_of(config):
+    return instantiate(config.module, _recursive_=False, _convert_="all")
+
+
+def renamed(config):
+    if not isinstance(config, dict):
+        return config
+    return {RENAMED.get(key, key): renamed(value) for key, value in config.items()}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_systems_of_the_comparison_are_those_of_the_recorded_results(system):
+    config = composed("experiment=comparison", f"system={system}")
+    expected = renamed(json.loads((RECORDS / f"{system}_10000_0" / "results.json").read_text())["model"])
+    if system.startswith("steerable_so2"):
+        expected["block"] |= POSITION
+    assert config.name == system
+    assert OmegaConf.to_container(config.model, resolve=True) == expected
+    module = module_of(config)
+    assert module(torch.zeros(1, 1, 29, 29)).shape == (1, 10)
+    size = {"50k": 50_000, "350k": 350_000}[system.rpartition("_")[2]]
+    assert sum(p.numel() for p in module.parameters()) == pytest.approx(size, rel=0.1)
+
+
+def test_values_of_a_system_can_be_overridden():
+    config = composed("experiment=comparison", "system=plain_50k", "systems.plain_50k.channels=8", "data=digits")
+    assert config.module.model.channels == 8
+    assert len(SYSTEMS) == len(config.systems) == 13
+
+
+@pytest.mark.parametrize("overrides", [[], ["model=plain"], ["experiment=rotmnist"], ["data=rotmnist", "trainer.devices=2"]])
+def test_configurations_instantiate(overrides):
+    module = module_of(composed(*overrides, "name=test"))
+    assert module(torch.zeros(1, 1, 29, 29)).shape == (1, 10)
+    parameters = sum(p.numel() for p in module.parameters())
+    assert 30_000 < parameters < (500_000 if "experiment=rotmnist" in overrides else 70_000)
+
+
+@pytest.mark.parametrize("model", ["steerable", "plain", "convolutions", "group_attention"])
+def test_models_of_images_instantiate(model):
+    assert module_of(composed(f"model={model}", "name=test"))(torch.zeros(1, 1, 29, 29)).shape == (1, 10)
+
+
+def test_an_experiment_overrides_the_defaults_and_the_command_line_an_experiment():
+    config = composed("experiment=rotmnist", "angle_images=7", "name=rotmnist")
+    assert (config.name, config.model.channels, config.data.batch_size) == ("rotmnist", 32, 64)
+    assert config.module.label_smoothing == 0.1
+    assert config.angle_images == 7
+
+
+def test_the_usual_keys_of_the_trainer_need_no_plus():
+    values = {
+        "precision": "bf16-mixed", "max_steps": 3, "max_time": {"hours": 1}, "accumulate_grad_batches": 2,
+        "limit_train_batches": 4, "limit_val_batches": 4, "limit_test_batches": 4, "limit_predict_batches": 4,
+        "fast_dev_run": True, "overfit_batches": 0.5, "deterministic": True, "detect_anomaly": True, "strategy": "ddp",
+        "num_nodes": 2, "profiler": "simple", "check_val_every_n_epoch": 2, "val_check_interval": 0.5, "devices": 2,
+        "accelerator": "cpu", "gradient_clip_val": 0.5,
+    }  # fmt: skip
+    config = composed(*(f"trainer.{key}={value}".replace("'", "").replace(": ", ":") for key, value in values.items()))
+    assert {key: config.trainer[key] for key in values} == values
+
+
+def test_the_defaults_of_the_trainer_are_accepted_by_lightning():
+    config = composed("trainer.default_root_dir=.", "trainer.logger=false", "trainer.callbacks=null")
+    trainer = instantiate(config.trainer)
+    assert isinstance(trainer, Trainer)
+    assert (trainer.max_epochs, trainer.max_steps, trainer.precision) == (10, -1, "32-true")

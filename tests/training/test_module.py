@@ -1,0 +1,101 @@
+"""Modules from built networks and from configurations: attributes, checkpoints, predictions."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from escnn_attn import SteerableTransformer
+from escnn_attn.data import Digits, point_batch
+from escnn_attn.training import CloudRegression, ImageClassifier, load_module
+from tests.helpers import relative
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+
+IMAGES = {"_target_": "escnn_attn.SteerableTransformer", "group": "SO2", "channels": 2, "max_frequency": 1, "depth": 1}
+POINTS = {
+    **IMAGES,
+    "_target_": "escnn_attn.SteerablePointTransformer",
+    "group": "O2",
+    "in_type": {"scalars": 1, "vectors": 1},
+    "out_fields": {"vectors": 1},
+}
+
+
+def trainer(**options) -> pl.Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    return pl.Trainer(accelerator="cpu", **{**quiet, **options})
+
+
+def built() -> SteerableTransformer:
+    return SteerableTransformer("SO2", channels=2, max_frequency=1, depth=1)
+
+
+def checkpoint(module, path):
+    """Writes a checkpoint of a module after two steps."""
+    images = TensorDataset(torch.rand(8, 1, 29, 29), torch.randint(10, (8,)))
+    fitted = trainer(max_steps=2, limit_val_batches=0, enable_checkpointing=True, default_root_dir=path.parent)
+    fitted.fit(module, DataLoader(images, batch_size=4))
+    fitted.save_checkpoint(path)
+    return module.eval()
+
+
+def test_hyper_parameters_are_attributes():
+    arguments = {"learning_rate": 0.1, "weight_decay": 0.2, "warmup": 0.3, "test_sets": ("a", "b")}
+    for module in (ImageClassifier(built(), label_smoothing=0.4, **arguments), CloudRegression(POINTS, **arguments)):
+        assert {name: getattr(module, name) for name in arguments} == arguments
+        assert set(arguments) < set(module.hparams)
+    assert ImageClassifier(built(), label_smoothing=0.4).label_smoothing == 0.4
+
+
+@pytest.mark.parametrize("config", [IMAGES, OmegaConf.create(IMAGES)])
+def test_a_checkpoint_of_a_configured_network_is_self_contained(tmp_path, config):
+    module = checkpoint(ImageClassifier(config, augmentation={"degrees": 180}), tmp_path / "a.ckpt")
+    stored = torch.load(tmp_path / "a.ckpt", weights_only=True)["hyper_parameters"]
+    assert stored["model"] == IMAGES
+    x = torch.rand(2, 1, 29, 29)
+    for loaded in (load_module(tmp_path / "a.ckpt"), ImageClassifier.load_from_checkpoint(tmp_path / "a.ckpt").cpu().eval()):
+        assert relative(loaded(x), module(x)) < 1e-6
+        assert loaded.augmentation.degrees == 180
+
+
+def test_a_checkpoint_of_a_built_network_needs_it_again(tmp_path):
+    module = checkpoint(ImageClassifier(built(), learning_rate=0.1), tmp_path / "a.ckpt")
+    assert "model" not in torch.load(tmp_path / "a.ckpt", weights_only=True)["hyper_parameters"]
+    with pytest.raises(ValueError, match=r"expected model=.*trained from a built network"):
+        load_module(tmp_path / "a.ckpt")
+    loaded, x = load_module(tmp_path / "a.ckpt", model=built()), torch.rand(2, 1, 29, 29)
+    assert relative(loaded(x), module(x)) < 1e-6
+    assert loaded.learning_rate == 0.1
+
+
+def test_predictions_are_logits_for_images_with_and_without_labels():
+    module, images = ImageClassifier(built()), torch.rand(6, 1, 29, 29)
+    for data in (TensorDataset(images, torch.zeros(6, dtype=torch.long)), TensorDataset(images), images):
+        found = trainer().predict(module, DataLoader(data, batch_size=4))
+        assert [len(batch) for batch in found] == [4, 2]
+        with torch.no_grad():
+            torch.testing.assert_close(torch.cat(found), module.eval()(images))
+    by_set = trainer(limit_predict_batches=1).predict(module, Digits())
+    assert [batch.shape for (batch,) in by_set] == [(256, 10), (256, 10)]
+
+
+def test_predictions_are_vectors_for_clouds_with_and_without_displacements():
+    module = CloudRegression(POINTS)
+    clouds = [(torch.randn(n, 3), torch.randn(n, 2), torch.randn(n, 2)) for n in (3, 2, 4)]
+    with_targets, without = (
+        trainer().predict(module, DataLoader(data, batch_size=2, collate_fn=point_batch))
+        for data in (clouds, [cloud[:2] for cloud in clouds])
+    )
+    assert [batch.shape for batch in with_targets] == [(5, 2), (4, 2)]
+    torch.testing.assert_close(with_targets, without)
+    with pytest.raises(TypeError, match="clouds with displacements"):
+        module.shared_step("train", point_batch([cloud[:2] for cloud in clouds]))
+
+
+def test_images_without_labels_are_refused_in_training():
+    module = ImageClassifier(nn.Flatten())
+    with pytest.raises(TypeError, match="expected a batch of images and labels, got a Tensor without labels"):
+        module.shared_step("train", torch.rand(2, 1, 2, 5))
