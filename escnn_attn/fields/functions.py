@@ -1,4 +1,4 @@
-r"""Band-limited functions on the fibre group: synthesis matrices and how many samples are enough.
+r"""Band-limited functions on the fibre group: synthesis matrices and the number of samples they need.
 
 A function $f : G \to \mathbb{R}$ of band limit $L$ is held as the coefficients of escnn's
 `spectral_regular_representation(*irreps)`; its values on samples $g_1 \dots g_N$ are $\sqrt{N} A \hat f$ with the
@@ -37,17 +37,17 @@ def band_limited_irreps(group: Group, max_frequency: int) -> list[IrrepId]:
     )
 
 
-def group_samples(group: Group, samples: int | None = None) -> list[GroupElement]:
-    """The elements of a finite group; for SO(2) and O(2) `samples` uniform rotations (and their reflections)."""
+def group_samples(group: Group, num_samples: int | None = None) -> list[GroupElement]:
+    """The elements of a finite group; for SO(2) and O(2) `num_samples` uniform rotations (and their reflections)."""
     if not group.continuous:
         return list(group.elements)
-    if samples is None:
+    if num_samples is None:
         raise ValueError(f"{group} is continuous: a number of samples is needed")
-    return group.grid(type="regular", N=samples)
+    return group.grid(type="regular", N=num_samples)
 
 
 def synthesis_matrix(group: Group, irreps: Sequence[IrrepId], elements: Sequence[GroupElement]) -> np.ndarray:
-    r"""The matrix $A$ that evaluates band-limited functions on group elements, divided by $\sqrt{N}$.
+    r"""The matrix $A$ that evaluates band-limited functions on group elements: equation (8) of docs/mathematics.md.
 
     Row $n$ holds $\sqrt{d_\psi}\,\psi(g_n)$, its first $d_\psi / c_\psi$ columns flattened column by column, for each
     irrep $\psi$ in turn. On all elements of a finite group, or on more than $2L$ uniform rotations, $A^\top A = 1$.
@@ -75,7 +75,7 @@ def synthesis_matrix(group: Group, irreps: Sequence[IrrepId], elements: Sequence
 
 
 def bessel_tail(argument: float, first: int) -> float:
-    r"""$\sum_{m \ge \text{first}} |J_m(z)|$, what $N = \text{first} + 2L$ rotations miss of a plane wave $e^{i z\cos}$."""
+    r"""$\sum_{m \ge \text{first}} |J_m(z)|$, the truncation error of $N = \text{first} + 2L$ rotations for a plane wave $e^{i z\cos}$."""
     if first < 0:
         return float("inf")
     orders = np.arange(first, max(first, int(argument)) + 60)
@@ -132,7 +132,7 @@ def nonlinearity_samples(function: Callable[[Tensor], Tensor], max_frequency: in
 
 
 def aliasing(function: Callable[[Tensor], Tensor], max_frequency: int, samples: int) -> float:
-    """Relative error, root mean square, by which a pointwise nonlinearity on `samples` rotations fails to commute.
+    """Relative error, root mean square, by which a pointwise nonlinearity on `num_samples` rotations fails to commute.
 
     See `nonlinearity_samples`; the rotation is by half the spacing of the samples, where the error is largest.
     """

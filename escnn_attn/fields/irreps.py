@@ -10,7 +10,7 @@ from escnn.group import Group
 #: as `group.irrep(*id)` takes it
 IrrepId = tuple[int, ...]
 
-#: what commutes with an irrep of the plane's groups, in escnn's basis: the identity and, for complex types, J
+#: basis of the matrices that commute with an irrep of the plane's groups, in escnn's basis: the identity and, for complex types, J
 ENDOMORPHISMS = np.array([[[1, 0], [0, 1]], [[0, -1], [1, 0]]])
 
 

@@ -98,7 +98,7 @@ class ImageNetwork(SteerableNetwork):
 class SteerableTransformer(LogitReadout, ImageNetwork):
     r"""A steerable transformer from images to invariant logits: stem, transformer blocks, pooling, and a linear read-out.
 
-    Logits do not change exactly under quarter turns of an image (and the flips in the group), and as far as pixels allow under
+    Logits are invariant exactly under quarter turns of an image (and the flips in the group), and as far as pixels allow under
     all rotations. Only the largest centered disc counts, of the image and of the tokens: the corners of a square do not rotate
     into it. With `group="trivial"` the same code is a plain transformer.
 

@@ -25,7 +25,7 @@ def convolution_stem(
     hidden_channels: int | None = None,
     norm: Callable[[FieldType], EquivariantModule] = SteerableRMSNorm,
 ) -> escnn.nn.SequentialModule:
-    """Steerable convolutions of escnn that turn an image into a coarser grid of Fourier fields.
+    """Steerable convolutions of escnn from an image to a coarser grid of Fourier fields.
 
     Each convolution but the last is followed by a norm and a GELU on samples of the group (an ELU, for finite groups). A stride
     keeps the rotation center if it divides the side of the image minus 1, as in 29 to 15 to 8.

@@ -71,7 +71,7 @@ class FunctionFeedForward(TokenModule):
 class BilinearFeedForward(FunctionFeedForward):
     r"""Products of functions on the group: $W_3\,P_L\bigl[(W_1 x)(g)\cdot(W_2 x)(g)\bigr]$, exactly equivariant.
 
-    A bilinear gated unit (Shazeer, 2020, https://arxiv.org/abs/2002.05202) of functions. The product has band limit
+    Equation (15) of docs/mathematics.md: a bilinear gated unit (Shazeer, 2020, https://arxiv.org/abs/2002.05202) of functions. The product has band limit
     2L, so 3L + 1 rotations project it onto the band limit L without error: a Clebsch-Gordan product of all
     frequencies in two matrix products.
 
@@ -106,7 +106,7 @@ class BilinearFeedForward(FunctionFeedForward):
 class FourierFeedForward(FunctionFeedForward):
     r"""A smooth nonlinearity on samples of the group: $W_2\,A^\top\,\mathrm{GELU}(A\,W_1 x)$.
 
-    Exact for finite groups, and the ordinary feed-forward layer for the trivial one. For continuous groups it aliases:
+    Equation (16) of docs/mathematics.md. Exact for finite groups, and the ordinary feed-forward layer for the trivial group. For continuous groups it aliases:
     the relative error under rotations falls with the number of samples.
 
     Args:
@@ -154,7 +154,7 @@ class FourierFeedForward(FunctionFeedForward):
 class GatedFeedForward(TokenModule):
     r"""Fields scaled by functions of invariants: $W_2\bigl[\sigma(W_g I(h) + b) \odot h\bigr]$, $h = W_1 x$; exact.
 
-    $I(h)$ are the trivial copies of $h$ and the norms of the others, $\sigma$ the sigmoid; one gate for each irrep copy.
+    Equation (17) of docs/mathematics.md: $I(h)$ are the trivial copies of $h$ and the norms of the others, $\sigma$ the sigmoid; one gate for each irrep copy.
 
     Args:
         in_type: any field type on the plane, of input and output.

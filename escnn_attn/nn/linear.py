@@ -61,9 +61,9 @@ def _layout(irreps: Irreps, function: Irreps | None) -> IsotypicFeatures:
 class SteerableLinear(TokenModule):
     r"""The general equivariant linear map between two field types, applied at each point.
 
-    $y = Q' \bigl(\bigoplus_\psi W_\psi\bigr) Q^{-1} x + b$, $W_\psi = \sum_k A_k \otimes E_k$, with $E_k$ a basis of
-    the endomorphisms of the irrep $\psi$ (Schur's lemma), $Q$, $Q'$ the changes of basis of the types, and $b$ in the
-    trivial irreps. It equals escnn's 1×1 `R2Conv`, without expanding a dense matrix, and also works on point clouds.
+    $y = T' \bigl(\bigoplus_\psi \sum_a W_{\psi a} \otimes E_{\psi a}\bigr) T^{-1} x + b$, equation (2) of docs/mathematics.md, with
+    $E_{\psi a}$ a basis of the endomorphisms of the irrep $\psi$ (Schur's lemma), $T$, $T'$ the changes of basis of the types,
+    and $b$ in the trivial irreps. It equals escnn's 1×1 `R2Conv`, without expanding a dense matrix, and also works on point clouds.
 
     Args:
         in_type: any field type on the plane.

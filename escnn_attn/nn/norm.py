@@ -14,7 +14,7 @@ class SteerableRMSNorm(TokenModule):
 
     $y_\psi = g_\psi\,x_\psi / \sqrt{\tfrac1C\sum_\psi|x_\psi|^2 + \epsilon}$ in irreps coordinates, where every
     representation is orthogonal and the mean square therefore invariant (Zhang & Sennrich, 2019,
-    https://arxiv.org/abs/1910.07467, for plain channels). No mean is subtracted.
+    https://arxiv.org/abs/1910.07467, for plain channels): equation (14) of docs/mathematics.md. No mean is subtracted.
 
     Args:
         in_type: field type of input and output.

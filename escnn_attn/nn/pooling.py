@@ -70,7 +70,7 @@ class PoolingModule(IsotypicModule, TakesDomain):
 class InvariantPooling(PoolingModule):
     r"""Invariants of a whole sample: the trivial copies and the norms of the other irrep copies, averaged over tokens.
 
-    $y_c = \frac1T \sum_t |x_{c,t}|$, with the sign kept for trivial copies, and a weighted mean where tokens have
+    $y_c = \frac1T \sum_t |x_{c,t}|$, equation (23) of docs/mathematics.md, with the sign kept for trivial copies, and a weighted mean where tokens have
     `quadrature_weights`. The output is a tensor of trivial fields without base space, ready for `escnn.nn.Linear`.
 
     Args:

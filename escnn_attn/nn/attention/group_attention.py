@@ -112,12 +112,12 @@ class RegularSelfAttention(TokenModule):
 
 
 class LiftingSelfAttention(RegularSelfAttention):
-    r"""Self-attention from scalars to functions on a finite group, by turning the position embedding with the group.
+    r"""Self-attention from scalars to functions on a finite group, by rotating the position embedding with the group: equation (21) of docs/mathematics.md.
 
-    $$\text{out}(i,g) = W_o \sum_j \mathrm{softmax}_j\bigl(\langle q_i, R[(B(g)w)\cdot(x_j-x_i)]\,k_j\rangle/\sqrt c\bigr)\,v_j$$
+    $$\text{out}(t,g) = W_o \sum_s \mathrm{softmax}_s\bigl(\langle q_t, R[(B(g)w)\cdot(x_s-x_t)]\,k_s\rangle/\sqrt C\bigr)\,v_s$$
 
     with $R$ the rotation of channel pairs. Romero & Cordonnier (2021, https://arxiv.org/abs/2010.00977) add a learned
-    embedding of $g^{-1}(x_j - x_i)$ to the key, which needs a value for every offset of the rotated grid; the rotary phase in
+    embedding of $g^{-1}(x_s - x_t)$ to the key, which needs a value for every offset of the rotated grid; the rotary phase in
     its place is exact and needs one fused call.
 
     Args:
@@ -155,10 +155,10 @@ class LiftingSelfAttention(RegularSelfAttention):
 class GroupSelfAttention(RegularSelfAttention):
     r"""Self-attention of functions on a finite group: queries and keys at all pairs of a position and a group element.
 
-    $$\text{out}(i,g) = W_o \sum_{j,u} \mathrm{softmax}_{j,u}\bigl(\langle q(i,g),
-      R[(B(g)w)\cdot(x_j-x_i)]\,(k(j,u) + \eta(g^{-1}u))\rangle/\sqrt c\bigr)\,v(j,u)$$
+    $$\text{out}(t,g) = W_o \sum_{s,u} \mathrm{softmax}_{s,u}\bigl(\langle q(t,g),
+      R[(B(g)w)\cdot(x_s-x_t)]\,(k(s,u) + \eta(g^{-1}u))\rangle/\sqrt C\bigr)\,v(s,u)$$
 
-    with $R$ the rotation of channel pairs and $\eta$ a learned embedding of relative group elements: the group self-attention
+    equation (22) of docs/mathematics.md, with $R$ the rotation of channel pairs and $\eta$ a learned embedding of relative group elements: the group self-attention
     of Romero & Cordonnier (2021, https://arxiv.org/abs/2010.00977), with the position embedding of
     `LiftingSelfAttention`. Exactly equivariant to the group and to translations. Time grows with |G|²·tokens² (with a
     neighborhood |G|²·tokens), memory with |G|²·tokens.

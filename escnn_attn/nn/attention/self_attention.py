@@ -15,12 +15,13 @@ class SteerableSelfAttention(SteerableAttention, TokenModule):
     r"""Multi-head self-attention that is equivariant to translations, rotations and reflections.
 
     Queries, keys and values are functions on the group, c for each head, obtained from the input by equivariant linear
-    maps. With their position encodings $Q_i$, $K_j$, $V_j$ (rotary, by default; see `RotaryEmbedding`),
+    maps. With their position encodings $Q_t$, $K_s$, $V_s$ (rotary, by default; see `RotaryEmbedding`),
 
-    $$\text{out}_i = W_o\,\mathrm{decode}_i\Bigl[\gamma_h \sum_{j \in \mathcal{N}(i)}
-      \mathrm{softmax}_j\bigl(\langle Q_i, K_j\rangle / \sqrt{d}\bigr) V_j\Bigr],$$
+    $$\text{out}_t = W_o\Bigl(\gamma_h\,\mathrm{decode}_t\Bigl[\sum_{s \in \mathcal{N}(t)}
+      \mathrm{softmax}_s\bigl(\langle Q_{ht}, K_{hs}\rangle / \sqrt{CR}\bigr) V_{hs}\Bigr]\Bigr)_h,$$
 
-    d the number of coefficients of a head, in one fused call with memory linear in the tokens. Inner products of
+    equations (2) to (7) of docs/mathematics.md, $CR$ the number of coefficients of a head, in one fused call per head group
+    with memory linear in the tokens. Inner products of
     fields that transform by one orthogonal representation are invariant, and so are the weights. From scalars to directed
     fields, it is a lifting layer.
 
@@ -32,7 +33,7 @@ class SteerableSelfAttention(SteerableAttention, TokenModule):
             functions, rounded up to even.
         max_frequency: band limit of the functions; None for the highest frequency of the types, at least 1.
         position: a `PositionEmbedding` class or `functools.partial` of one, called with the head type and `num_heads`.
-        neighborhood: the tokens $\mathcal{N}(i)$ that a token attends to, `Disc(radius)` or `KNearest(k)`; None for all.
+        neighborhood: the tokens $\mathcal{N}(t)$ that a token attends to, `Disc(radius)` or `KNearest(k)`; None for all.
         dropout: probability of dropping a field of the output in training, in [0, 1).
 
     Shape:

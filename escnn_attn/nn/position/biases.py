@@ -11,10 +11,10 @@ from escnn_attn.tokens import Domain
 
 
 class DistanceBias(PositionEmbedding):
-    r"""A Gaussian window for each head: the logits get $-\lambda_h |x_i - x_j|^2$, in one fused call.
+    r"""A Gaussian window for each head: the logits get $-\lambda_h |x_t - x_s|^2$, in one fused call.
 
-    $|x_i|^2$ cancels in the softmax, so three more dimensions do it: $\tilde q = (q, 2\lambda x_i, -\lambda)$,
-    $\tilde k = (k, x_j, |x_j|^2)$; values are padded to the same width. Memory is linear in the tokens.
+    Equation (18) of docs/mathematics.md: $|x_t|^2$ cancels in the softmax, so three more dimensions do it: $\tilde q = (q, 2\lambda x_t, -\lambda)$,
+    $\tilde k = (k, x_s, |x_s|^2)$; values are padded to the same width. Memory is linear in the tokens.
 
     Args:
         head_type: field type of one head.
@@ -82,7 +82,7 @@ def _widen(coefficients: Tensor, extra: Tensor) -> Tensor:
 
 
 class RadialBias(PositionEmbedding):
-    r"""A learned function of distance for each head: the logits get $b_h(|x_i - x_j|)$.
+    r"""A learned function of distance for each head, equation (19) of docs/mathematics.md: the logits get $b_h(|x_t - x_s|)$.
 
     $b_h(d) = \sum_n w_{hn} \exp\bigl(-\tfrac12 (d - \mu_n)^2 / \sigma^2\bigr)$ with centers $\mu_n$ evenly spaced from 0
     to `extent` and $\sigma$ their spacing, as in SchNet (Schütt et al., 2017, https://arxiv.org/abs/1706.08566); zero

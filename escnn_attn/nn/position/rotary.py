@@ -18,10 +18,10 @@ class RotaryEmbedding(PositionEmbedding):
     r"""Rotary embedding in the irreducible representations of E(2): direction-aware, exact, one fused call.
 
     Queries, keys and values are functions on the group, their channels in pairs (the first half real, the second half
-    imaginary parts), and each is multiplied on samples $g$ of the group by $e^{i\theta(g)}$, $\theta_i(g) =
-    (B(g) w_f) \cdot x_i$; only differences of positions enter the logits
-    $\int_G \mathrm{Re}\langle q_i(g), e^{i (B(g)w)\cdot(x_j - x_i)} k_j(g)\rangle\,dg$, and the output is multiplied by
-    $e^{-i\theta_i(g)}$ and projected back. For the trivial group this is the two-dimensional form of RoPE (Su et al.,
+    imaginary parts), and each is multiplied on samples $g$ of the group by $e^{i\theta(g)}$, $\theta_t(g) =
+    (B(g) w_f) \cdot x_t$; only differences of positions enter the logits
+    $\int_G \mathrm{Re}\langle q_t(g), e^{i (B(g)w)\cdot(x_s - x_t)} k_s(g)\rangle\,dg$, and the output is multiplied by
+    $e^{-i\theta_t(g)}$ and projected back: equations (9) to (13) of docs/mathematics.md. For the trivial group this is the two-dimensional form of RoPE (Su et al.,
     2021, https://arxiv.org/abs/2104.09864).
 
     Exact for finite groups and translations; for SO(2) and O(2) each frequency takes the number of samples at which
