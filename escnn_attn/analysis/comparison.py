@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-HEADINGS = "| model | training images | parameters | test % | behind the first | seeds | minutes | quarter turns | other angles |"
+HEADINGS = (
+    "| model | training images | parameters | test % | behind the first | seeds | minutes | quarter turns | other angles |"
+)
 
 
 def pack(correct: np.ndarray) -> str:
