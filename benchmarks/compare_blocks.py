@@ -1,4 +1,20 @@
-"""Transformer blocks compared: ratios of times, and memory and construction of each."""
+"""Compares blocks: python benchmarks/compare_blocks.py [compile=true] [tokens=196 batch=4 width=448] [growth=growth.png]
+
+Times are ratios of two systems, timed in turn in one process, with half the distance of the quartiles. FLOPs are of a forward
+and a backward pass with unfused attention. Memory and construction are measured in a process per system.
+
+Options:
+    threads: number of threads.
+    rounds: number of timings of each system.
+    group: SO2 or O2.
+    dtype: name of the floating-point type.
+    compile: compile the first system of each pair with torch.compile.
+    tokens: a square number: one setting instead of three.
+    batch: samples in the setting of `tokens`.
+    width: channels per token in the setting of `tokens`.
+    growth: measure time and memory against the number of tokens instead, and save their figure to this file.
+    output: JSON file for the results and the machine.
+"""
 
 import json
 import math
@@ -20,24 +36,6 @@ SETTINGS = (Setting(), Setting(side=28, batch=1), Setting(side=8, batch=16, widt
 
 @dataclass
 class Options:
-    """Compares blocks: python benchmarks/compare_blocks.py [compile=true] [tokens=196 batch=4 width=448] [growth=growth.png]
-
-    Times are ratios of two systems, timed in turn in one process, with half the distance of the quartiles. FLOPs are of a forward
-    and a backward pass with unfused attention. Memory and construction are measured in a process per system.
-
-    Options:
-        threads: number of threads.
-        rounds: number of timings of each system.
-        group: SO2 or O2.
-        dtype: name of the floating-point type.
-        compile: compile the first system of each pair with torch.compile.
-        tokens: a square number: one setting instead of three.
-        batch: samples in the setting of `tokens`.
-        width: channels per token in the setting of `tokens`.
-        growth: measure time and memory against the number of tokens instead, and save their figure to this file.
-        output: JSON file for the results and the machine.
-    """
-
     threads: int = 2
     rounds: int = 9
     group: str = "SO2"
@@ -57,7 +55,7 @@ class Options:
 
 
 def main() -> None:
-    options = parse_options(Options)
+    options = parse_options(Options, __doc__)
     torch.set_num_threads(options.threads)
     report: dict = {"machine": machine(), "options": {name: str(value) for name, value in asdict(options).items()}}
     if options.growth:

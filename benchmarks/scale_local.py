@@ -1,21 +1,14 @@
-"""Time and memory of local attention against the number of tokens, and of group attention."""
+"""Prints time and peak memory, forward and backward, of local and of group attention: python benchmarks/scale_local.py"""
 
 import sys
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
 
 from benchmarks.measure import in_fresh_process
-from escnn_attn.training import parse_options
 
 SIZES = {"grid": (32, 64, 128, 256), "points": (1024, 4096, 16384, 65536)}
-
-
-@dataclass
-class Options:
-    """Prints time and peak memory, forward and backward, of local and of group attention: python benchmarks/scale_local.py"""
 
 
 def local_rows(domain: str, sizes: tuple[int, ...]) -> None:
@@ -36,7 +29,6 @@ def group_rows(group: str) -> None:
 
 
 if __name__ == "__main__":
-    parse_options(Options)
     for domain, sizes in SIZES.items():
         local_rows(domain, sizes)
     print("group self-attention, 28 × 28, discs that cover 5 × 5, 8 fields, batch 1")

@@ -12,7 +12,7 @@ import torch
 from benchmarks.blocks import PAIRS, SYSTEMS, Setting
 from benchmarks.measure import in_fresh_process
 from benchmarks.ratios import compare, flops
-from escnn_attn.analysis import plot_growth
+from escnn_attn.analysis.plots import plot_growth
 
 Growth = dict[str, dict[int, dict[str, float]]]
 

@@ -1,4 +1,10 @@
-"""Table and figures of finished runs."""
+"""Prints a table of finished runs and saves their figures: python scripts/compare.py folder=outputs/comparison names=*_50k
+
+Options:
+    folder: of a sweep, with a folder per run that contains results.json.
+    names: pattern of the names of runs; by default all.
+    pictures: folder of the figures; by default `folder`.
+"""
 
 import json
 from dataclasses import dataclass
@@ -13,21 +19,13 @@ from escnn_attn.training import parse_options
 
 @dataclass
 class Options:
-    """Prints a table of finished runs and saves their figures: python scripts/compare.py folder=outputs/comparison names=*_50k
-
-    Options:
-        folder: of a sweep, with a folder per run that contains results.json.
-        names: pattern of the names of runs; by default all.
-        pictures: folder of the figures; by default `folder`.
-    """
-
     folder: Path = MISSING
     names: str = "*"
     pictures: Path | None = None
 
 
 def main() -> None:
-    options = parse_options(Options)
+    options = parse_options(Options, __doc__)
     results = [json.loads(path.read_text()) for path in sorted(options.folder.glob("*/results.json"))]
     results = [result for result in results if result.get("finished") and fnmatch(result["name"], options.names)]
     if not results:

@@ -1,18 +1,8 @@
-"""MNIST and rotated MNIST in the cache."""
-
-from dataclasses import dataclass
+"""Fetches MNIST into the cache, and makes rotated MNIST from it: python scripts/fetch_mnist.py"""
 
 from escnn_attn.data import RotatedMNIST
 from escnn_attn.data._files import cache_folder
-from escnn_attn.training import parse_options
-
-
-@dataclass
-class Options:
-    """Fetches MNIST into the cache, and makes rotated MNIST from it: python scripts/fetch_mnist.py"""
-
 
 if __name__ == "__main__":
-    parse_options(Options)
     RotatedMNIST().prepare_data()
     print(f"MNIST and rotated MNIST are in {cache_folder()}")

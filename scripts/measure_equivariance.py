@@ -1,6 +1,5 @@
-"""Equivariance errors of attention by tolerance, and of networks."""
+"""Prints relative equivariance errors of attention by tolerance, and of networks: python scripts/measure_equivariance.py"""
 
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -8,16 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from escnn_attn import SteerableTransformer, steerable_block
-from escnn_attn.analysis import attention_errors
+from escnn_attn.analysis.equivariance import attention_errors
 from escnn_attn.testing import equivariance_error
-from escnn_attn.training import parse_options
 
 LIMITS, DISTANCES = [1, 2, 3, 4], [2.0, 5.0, 10.0, 20.0]
-
-
-@dataclass
-class Options:
-    """Prints relative equivariance errors of attention by tolerance, and of networks: python scripts/measure_equivariance.py"""
 
 
 def attention_table() -> Table:
@@ -42,7 +35,6 @@ def network_table() -> Table:
 
 
 if __name__ == "__main__":
-    parse_options(Options)
     console = Console(width=100)
     console.print(attention_table())
     print(f"largest over band limits {LIMITS} and distances up to {DISTANCES}, wavelengths from 6, 8 elements each")

@@ -1,4 +1,15 @@
-"""Attention and a vector field of a trained network on a rotating digit."""
+"""Draws attention and a field on a rotating digit: python scripts/plot_attention.py checkpoint=rotmnist
+
+Writes attention.png, with eight angles, and attention.gif, with a whole turn.
+
+Options:
+    checkpoint: of a steerable transformer on SO(2), or the folder or name of published weights.
+    image: index of the upright test digit.
+    block: index of the block.
+    head: index of the head.
+    field: index of the vector field.
+    folder: of the figures.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +23,8 @@ from matplotlib.figure import Figure
 from omegaconf import MISSING
 
 from escnn_attn import SteerableTransformer
-from escnn_attn.analysis import attention_map, draw_attention, save_figure
+from escnn_attn.analysis import attention_map
+from escnn_attn.analysis.plots import draw_attention, save_figure
 from escnn_attn.data import Digits, rotate_images, to_input
 from escnn_attn.data._files import write_atomically
 from escnn_attn.training import load_module, parse_options
@@ -20,19 +32,6 @@ from escnn_attn.training import load_module, parse_options
 
 @dataclass
 class Options:
-    """Draws attention and a field on a rotating digit: python scripts/plot_attention.py checkpoint=rotmnist
-
-    Writes attention.png, with eight angles, and attention.gif, with a whole turn.
-
-    Options:
-        checkpoint: of a steerable transformer on SO(2), or the folder or name of published weights.
-        image: index of the upright test digit.
-        block: index of the block.
-        head: index of the head.
-        field: index of the vector field.
-        folder: of the figures.
-    """
-
     checkpoint: str = MISSING
     image: int = 3
     block: int = -1
@@ -42,7 +41,7 @@ class Options:
 
 
 def main() -> None:
-    options = parse_options(Options)
+    options = parse_options(Options, __doc__)
     trained = Path(options.checkpoint).is_file()
     network = load_module(options.checkpoint).model if trained else SteerableTransformer.from_pretrained(options.checkpoint)
     if not isinstance(network, SteerableTransformer):

@@ -1,4 +1,8 @@
-"""Equivariance error against the rotation angle of a smooth image, for three networks."""
+"""Plots the error of a steerable transformer, escnn's convolutions and a plain transformer: python scripts/plot_equivariance.py
+
+Options:
+    picture: file to write.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +13,8 @@ import torch
 from matplotlib.figure import Figure
 
 from escnn_attn import SteerableTransformer, steerable_block
-from escnn_attn.analysis import ConvolutionalNetwork, error_by_angle, save_figure
+from escnn_attn.analysis.equivariance import ConvolutionalNetwork, error_by_angle
+from escnn_attn.analysis.plots import save_figure
 from escnn_attn.training import parse_options
 
 ANGLES = [float(a) for a in range(0, 181, 5)]
@@ -17,12 +22,6 @@ ANGLES = [float(a) for a in range(0, 181, 5)]
 
 @dataclass
 class Options:
-    """Plots the error of a steerable transformer, escnn's convolutions and a plain transformer: python scripts/plot_equivariance.py
-
-    Options:
-        picture: file to write.
-    """
-
     picture: Path = Path("docs/images/equivariance.png")
 
 
@@ -40,7 +39,7 @@ def networks() -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
 
 
 def main() -> None:
-    options, figure = parse_options(Options), Figure(figsize=(6.4, 3.6), layout="constrained")
+    options, figure = parse_options(Options, __doc__), Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, network in networks().items():
         errors = error_by_angle(network, ANGLES)

@@ -1,4 +1,10 @@
-"""Trajectories of charged particles with predictions of trained models."""
+"""Plots trajectories and predicted final positions: python scripts/plot_nbody.py checkpoints.steerable=….ckpt checkpoints.plain=….ckpt
+
+Options:
+    checkpoints.<name>: checkpoint of an nbody experiment, and the name of its model in the legend.
+    clouds: number of test clouds.
+    picture: file to write.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +17,6 @@ from escnn_attn.training.regression import predict_final_positions
 
 @dataclass
 class Options:
-    """Plots trajectories and predicted final positions: python scripts/plot_nbody.py checkpoints.steerable=….ckpt checkpoints.plain=….ckpt
-
-    Options:
-        checkpoints.<name>: checkpoint of an nbody experiment, and the name of its model in the legend.
-        clouds: number of test clouds.
-        picture: file to write.
-    """
-
     checkpoints: dict[str, str] = field(default_factory=dict)
     clouds: int = 3
     picture: Path = Path("docs/images/nbody.png")
@@ -32,7 +30,7 @@ def load(checkpoint: str) -> CloudRegression:
 
 
 def main() -> None:
-    options, data = parse_options(Options), NBody()
+    options, data = parse_options(Options, __doc__), NBody()
     if not options.checkpoints:
         raise SystemExit("expected checkpoints.<name>=….ckpt")
     clouds = data.clouds()["test"].part(0, options.clouds)

@@ -1,4 +1,10 @@
-"""Weights of a finished run, in the format of the shipped weights."""
+"""Exports the weights of a finished run: python scripts/publish.py run=outputs/… folder=weights/mine
+
+Options:
+    run: folder of the run.
+    folder: to write to.
+    checkpoint: last (averaged weights of the last epoch) or best.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +16,11 @@ from escnn_attn.training import parse_options, publish
 
 @dataclass
 class Options:
-    """Exports the weights of a finished run: python scripts/publish.py run=outputs/… folder=weights/mine
-
-    Options:
-        run: folder of the run.
-        folder: to write to.
-        checkpoint: last (averaged weights of the last epoch) or best.
-    """
-
     run: Path = MISSING
     folder: Path = MISSING
     checkpoint: str = "last"
 
 
 if __name__ == "__main__":
-    options = parse_options(Options)
+    options = parse_options(Options, __doc__)
     publish(options.run, options.folder, options.checkpoint)

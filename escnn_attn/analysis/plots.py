@@ -47,7 +47,7 @@ def plot_sample_efficiency(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def draw_attention(axes: Axes, image: np.ndarray, positions: np.ndarray, weights: np.ndarray, vectors: np.ndarray) -> None:
-    """An image (h, w), on it the tokens (t, 2), as large as the attention (t,) they get, and a vector field (t, 2) as arrows."""
+    """Draws an image (h, w), attention weights (t,) as discs at positions (t, 2), and vectors (t, 2) as arrows."""
     height, width = image.shape
     extent = (-width / 2, width / 2, -height / 2, height / 2)
     axes.imshow(image, cmap="Greys", extent=extent, alpha=0.5)

@@ -53,7 +53,8 @@ def report(results: list[dict[str, Any]], folder: Path) -> None:
     for r in results:
         shown = {(name, r["metric"]): _format(r["metric"])[2](value) for name, value in _values(r).items()}
         row = (shown.get(column, "") for column in columns)
-        name = " ".join([r["name"], *(o for o in r["overrides"] if o not in shared)])
+        differing = (o for o in r["overrides"] if o not in shared and o.partition("=")[2] != r["name"])
+        name = " ".join([r["name"], *differing])
         table.add_row(name, str(r["seed"]), f"{r['parameters']:,}", f"{r['minutes']:.1f}", *row)
     Console(width=100).print(table)
     draw(results, folder)

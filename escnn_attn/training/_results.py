@@ -11,18 +11,16 @@ from escnn_attn.data._files import write_atomically
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
     """Collects the values that determine the results of a run, by dotted names."""
-    settings = _flat("", {name: _plain(config[name]) for name in ("data", "model", "module", "epochs", "seed")})
+    settings = {"epochs": config.epochs, "seed": config.seed}
+    for name in ("data", "model", "module"):
+        settings |= _flat(name, OmegaConf.to_container(config[name], resolve=True))
     settings.pop("data.folder", None)  # the same images may be in another folder
     return settings
 
 
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
 def _flat(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        return {name.removeprefix("."): value}
+        return {name: value}
     return {inner: leaf for key, below in value.items() for inner, leaf in _flat(f"{name}.{key}", below).items()}
 
 

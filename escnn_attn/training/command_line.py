@@ -1,6 +1,5 @@
 """Options of commands without configuration groups, `key=value` in Hydra's syntax."""
 
-import inspect
 import sys
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
@@ -13,29 +12,21 @@ from omegaconf.errors import OmegaConfBaseException
 T = TypeVar("T")
 
 
-def parse_options(options: type[T], arguments: Sequence[str] | None = None) -> T:
-    """Parses `key=value` arguments into a dataclass, with values of the types of its fields; `--help` prints its docstring.
+def parse_options(options: type[T], usage: str | None, arguments: Sequence[str] | None = None) -> T:
+    """Parses `key=value` arguments into a dataclass, with values of the types of its fields; `--help` prints the usage.
 
     Args:
         options: dataclass; a field with the default `omegaconf.MISSING` is required.
+        usage: docstring of the script, which describes the options.
         arguments: by default those of the command line.
 
     Raises:
-        SystemExit: after printing the help, or with a message if a key is unknown or missing, or a value has the wrong type.
-
-    Examples:
-        >>> from dataclasses import dataclass
-        >>> @dataclass
-        ... class Options:
-        ...     tokens: int = 196
-        >>> parse_options(Options, ["tokens=64"])
-        Options(tokens=64)
+        SystemExit: after printing the usage, or with a message if a key is unknown or missing, or a value has the wrong type.
     """
-    arguments, usage = sys.argv[1:] if arguments is None else arguments, inspect.getdoc(options)
+    arguments, config = sys.argv[1:] if arguments is None else arguments, OmegaConf.structured(options)
     if {"-h", "--help"} & set(arguments):
         print(usage)
         raise SystemExit(0)
-    config = OmegaConf.structured(options)
     try:
         for override in OverridesParser.create().parse_overrides(list(arguments)):
             OmegaConf.update(config, override.get_key_element(), cast(Any, override.value()))

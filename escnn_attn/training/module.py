@@ -39,7 +39,13 @@ class SupervisedModule(pl.LightningModule, ABC):
     mode: str
 
     def __init__(
-        self, model: Model, *, learning_rate: float, weight_decay: float, warmup: float, test_sets: Sequence[str]
+        self,
+        model: Model,
+        *,
+        learning_rate: float = 3e-3,
+        weight_decay: float = 0.01,
+        warmup: float = 0.1,
+        test_sets: Sequence[str] = ("test",),
     ) -> None:
         super().__init__()
         self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup

@@ -1,6 +1,5 @@
 """LightningModules of regression: a vector at each point of a cloud."""
 
-from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -12,32 +11,16 @@ from torchmetrics import MeanSquaredError, Metric
 
 from escnn_attn.data.nbody import PointBatch, point_batch, point_dataset
 from escnn_attn.data.particles import ParticleClouds
-from escnn_attn.training.module import Model, SupervisedModule
+from escnn_attn.training.module import SupervisedModule
 
 
 class CloudRegression(SupervisedModule):
     """Regression of a vector at each point by the mean squared error of its components; predictions are (points, 2).
 
-    Args:
-        model: equivariant network from the features of points to a vector at each, or its configuration (see `SupervisedModule`).
-        learning_rate: peak learning rate.
-        weight_decay: of weights; gains and biases are not decayed.
-        warmup: fraction of the steps with rising learning rate.
-        test_sets: names of the test sets, in the order of their loaders.
+    The network is an equivariant module from the features of points to a vector at each. Arguments as of `SupervisedModule`.
     """
 
     metric, mode = "error", "min"
-
-    def __init__(
-        self,
-        model: Model,
-        *,
-        learning_rate: float = 3e-3,
-        weight_decay: float = 0.01,
-        warmup: float = 0.1,
-        test_sets: Sequence[str] = ("test",),
-    ) -> None:
-        super().__init__(model, learning_rate=learning_rate, weight_decay=weight_decay, warmup=warmup, test_sets=test_sets)
 
     def new_metric(self) -> Metric:
         return MeanSquaredError()

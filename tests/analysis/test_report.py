@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from escnn_attn.analysis import ANGLES, as_markdown, compare_runs, describe
+from escnn_attn.analysis import as_markdown, compare_runs, describe
 from escnn_attn.analysis.comparison import pack
+from escnn_attn.analysis.rotation import ANGLES
 
 
 def result(name: str, seed: int, accuracy: float, samples: int = 10_000) -> dict:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from escnn_attn import SteerableTransformer
-from escnn_attn.analysis import ANGLES, accuracy_by_angle
+from escnn_attn.analysis.rotation import ANGLES, accuracy_by_angle
 from escnn_attn.data import Digits, to_input
 
 
