@@ -6,11 +6,10 @@ import torch
 
 import escnn_attn  # noqa: F401
 
-torch.set_num_threads(1)  # the tensors of tests are small
-
 
 @pytest.fixture(autouse=True)
 def _seeded():
+    torch.set_num_threads(1)  # the tensors of tests are small
     torch.manual_seed(0)
 
 

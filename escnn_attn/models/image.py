@@ -124,7 +124,8 @@ class SteerableTransformer(LogitReadout, ImageNetwork):
             center, naming the next that fits.
 
     Examples:
-        >>>         >>> from escnn_attn import SteerableTransformer
+        >>> import torch
+        >>> from escnn_attn import SteerableTransformer
         >>> model = SteerableTransformer("SO2", channels=4, max_frequency=1, depth=1)
         >>> model(torch.randn(2, 1, 29, 29)).shape
         torch.Size([2, 10])
@@ -182,7 +183,8 @@ class SteerableFieldTransformer(FieldReadout, ImageNetwork):
         ValueError: as `SteerableTransformer`.
 
     Examples:
-        >>>         >>> from escnn_attn import SteerableFieldTransformer
+        >>> import torch
+        >>> from escnn_attn import SteerableFieldTransformer
         >>> model = SteerableFieldTransformer("O2", out_fields={"vectors": 1}, channels=4, max_frequency=1, depth=1)
         >>> model(torch.randn(2, 1, 29, 29)).shape
         torch.Size([2, 2, 8, 8])

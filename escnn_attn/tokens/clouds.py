@@ -28,8 +28,8 @@ class Clouds(Domain):
         >>> import torch
         >>> from escnn_attn import Clouds
         >>> clouds = Clouds(torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 5.0]]), torch.tensor([0, 0, 1]))
-        >>> clouds.positions.tolist(), clouds.mask.tolist()
-        ([[[-1.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]], [[True, True], [True, False]])
+        >>> clouds.positions[0].tolist(), clouds.mask.tolist()
+        ([[-1.0, 0.0], [1.0, 0.0]], [[True, True], [True, False]])
     """
 
     def __init__(
