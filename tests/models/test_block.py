@@ -11,6 +11,7 @@ from escnn.nn import FieldType
 
 from escnn_attn import (
     BilinearFeedForward,
+    Disc,
     FourierFeedForward,
     GatedFeedForward,
     InvariantPooling,
@@ -253,6 +254,16 @@ def test_shapes_and_repr():
     with pytest.raises(ValueError, match="expected a shape"):
         attention.evaluate_output_shape((2, 9, 5, 7))
     assert small_model("C4").evaluate_output_shape((3, 1, 29, 29)) == (3, 10)
+
+
+@pytest.mark.parametrize("neighborhood", [None, Disc(3.0)])
+def test_a_block_is_shown_in_a_few_lines(neighborhood):
+    """With all that was chosen, and without tables and parameter lists."""
+    shown = repr(steerable_block(fourier_type(planar_gspace("O2"), 64, 3), num_heads=4, neighborhood=neighborhood))
+    assert len(shown.splitlines()) <= 15
+    parts = ("in_type", "num_heads=4", "head_channels=16", "max_frequency=3", f"neighborhood={neighborhood}", "wavelengths=")
+    assert [part for part in parts if part not in shown] == []
+    assert "ParameterList" not in shown
 
 
 def test_stacks_that_do_not_fit_are_refused():
