@@ -29,7 +29,7 @@ def pairwise_attention(module: SteerableSelfAttention, tokens: Tokens) -> Tokens
     basis = _harmonics(limit).to(q)
     q, k, v = q @ basis.mT, k @ basis.mT, v @ basis.mT  # coefficients of e^{img}, m = -limit … limit
     count = len(embedding.heads_per_group)
-    by_wave = [_kernels(tokens.domain.positions[0], limit, w, index) for index, w in enumerate(embedding.radians)]
+    by_wave = [_kernels(tokens.domain.positions[0], limit, w, index) for index, w in enumerate(embedding.wavenumbers)]
     kernels = [_of_heads(by_wave[i : i + count], embedding.heads_per_group) for i in range(0, len(by_wave), count)]
     kernels += [{0: torch.ones((), dtype=q.dtype)}] * (pairs - len(kernels))  # of unrotated channels
     logits, size = torch.zeros(()), 2 * limit + 1
@@ -68,7 +68,7 @@ def _harmonics(limit: int) -> Tensor:
     return matrix
 
 
-def _kernels(positions: Tensor, limit: int, radians: float, index: int) -> dict[int, Tensor]:
+def _kernels(positions: Tensor, limit: int, wavenumbers: float, index: int) -> dict[int, Tensor]:
     r"""$\kappa_n(x_j - x_i)$ for n = -2L … 2L, each (t, t)."""
     x = positions.double().numpy()
     offset = x[None] - x[:, None]
@@ -76,4 +76,4 @@ def _kernels(positions: Tensor, limit: int, radians: float, index: int) -> dict[
     rotation = GOLDEN_ANGLE * index - angle
     orders = range(-2 * limit, 2 * limit + 1)
     dtype = torch.promote_types(positions.dtype, torch.complex64)
-    return {n: torch.from_numpy(1j**n * jv(n, radians * distance) * np.exp(1j * n * rotation)).to(dtype) for n in orders}
+    return {n: torch.from_numpy(1j**n * jv(n, wavenumbers * distance) * np.exp(1j * n * rotation)).to(dtype) for n in orders}

@@ -44,7 +44,7 @@ from escnn_attn.nn import (
     SteerableSelfAttention,
     TokenModule,
 )
-from escnn_attn.tokens import Clouds, Grid, Tokens
+from escnn_attn.tokens import Clouds, Domain, Grid, Tokens
 
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "ContextModule",
     "Disc",
     "DistanceBias",
+    "Domain",
     "Encoding",
     "FourierFeedForward",
     "FourierGELU",

@@ -1,4 +1,4 @@
-"""Honest measurements of equivariance, for users' modules as well as ours.
+"""Measurements of equivariance, for all modules of escnn and of this library.
 
 On point clouds any element of the group acts exactly. On grids only elements that map the pixel lattice to itself do
 (quarter turns and axis flips), and only those are used: resampling would hide errors, or invent them.
@@ -24,7 +24,7 @@ LARGEST_TOLERANCE = 1e-2
 
 
 class Approximate:
-    """Mixin of modules that are equivariant to continuous groups up to an error that they state."""
+    """Mixin of modules that are equivariant to continuous groups up to a stated error."""
 
     @property
     def equivariance_tolerance(self) -> float:
@@ -88,6 +88,8 @@ def equivariance_error(
     Raises:
         ValueError: if an element does not act exactly on a grid.
     """
+    if domain not in ("points", "grid"):
+        raise ValueError(f'expected the domain "points" or "grid", got {domain!r}')
     in_type = _in_type(module)
     module = _eval_copy(module, dtype)
     rng = np.random.default_rng(seed)
@@ -178,7 +180,7 @@ def stated_tolerance(module: nn.Module) -> float:
 
 
 def random_elements(group: Group, count: int, rng: np.random.Generator) -> list[GroupElement]:
-    """All elements of a finite group of at most 32, and otherwise `count` random ones (half of them reflections)."""
+    """All elements of a finite group of at most 32, and otherwise `count` random ones (of O(2) half of them reflections)."""
     if not group.continuous:
         elements = list(group.elements)
         return elements if len(elements) <= 32 else [elements[i] for i in rng.choice(len(elements), count, replace=False)]
@@ -200,19 +202,19 @@ def transform(x: GeometricTensor | Tensor, element: GroupElement) -> GeometricTe
 
     Args:
         x: points with coords, a square grid, or a tensor without base space.
-        element: of the fibre group; on a grid one that maps pixels to pixels.
+        element: of the fiber group; on a grid one that maps pixels to pixels.
 
     Raises:
         ValueError: if the element moves pixels off the lattice.
     """
     if isinstance(x, Tensor):
         return x
-    fibres = _act_on_fibres(x.type, x.tensor, element)
+    fibers = _act_on_fibers(x.type, x.tensor, element)
     if x.type.gspace.dimensionality == 0:
-        return GeometricTensor(fibres, x.type)
+        return GeometricTensor(fibers, x.type)
     action = x.type.gspace.basespace_action(element)
     if x.coords is not None:
-        return GeometricTensor(fibres, x.type, x.coords @ torch.as_tensor(action, dtype=x.coords.dtype).T)
+        return GeometricTensor(fibers, x.type, x.coords @ torch.as_tensor(action, dtype=x.coords.dtype).T)
     if not _is_signed_permutation(action):
         raise ValueError(f"{element} does not map the pixels of a grid to pixels: test it on points")
     height, width = x.tensor.shape[2:]
@@ -222,10 +224,10 @@ def transform(x: GeometricTensor | Tensor, element: GroupElement) -> GeometricTe
     origin = torch.from_numpy(lattice_positions(Lattice(height, width)) @ np.round(action))
     columns = (origin[:, 0] + (width - 1) / 2).round().long()
     rows = ((height - 1) / 2 - origin[:, 1]).round().long()
-    return GeometricTensor(fibres.flatten(2)[..., rows * width + columns].view_as(fibres), x.type)
+    return GeometricTensor(fibers.flatten(2)[..., rows * width + columns].view_as(fibers), x.type)
 
 
-def _act_on_fibres(field_type: FieldType, x: Tensor, element: GroupElement) -> Tensor:
+def _act_on_fibers(field_type: FieldType, x: Tensor, element: GroupElement) -> Tensor:
     matrix = torch.as_tensor(np.asarray(field_type.fiber_representation(element)), dtype=x.dtype)
     return torch.einsum("oi,bi...->bo...", matrix, x).contiguous()
 

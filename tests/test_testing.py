@@ -46,8 +46,8 @@ def break_norm(norm):
 
 def break_attention(attention):
     """Samples the group for far shorter distances than those at hand."""
-    attention.position.radians = [6.0] * len(attention.position.radians)
-    attention.position.sample_counts = lambda *_: [8] * len(attention.position.radians)
+    attention.position.wavenumbers = [6.0] * len(attention.position.wavenumbers)
+    attention.position.sample_counts = lambda *_: [8] * len(attention.position.wavenumbers)
 
 
 def break_pooling(pooling):

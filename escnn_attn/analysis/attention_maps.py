@@ -27,7 +27,7 @@ class AttentionMap:
 
 @torch.no_grad()
 def attention_map(network: SteerableTransformer, images: Tensor, block: int = -1) -> AttentionMap:
-    """Computes the attention weights of a block and the vector fields of its output, for images (b, c, h, w).
+    """Computes the attention weights of a block and the vector fields of its output, for images (b, c, height, width).
 
     Args:
         network: on SO(2), where a vector is the irrep of frequency 1.

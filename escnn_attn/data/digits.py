@@ -19,7 +19,7 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 
 def rotate_images(images: np.ndarray, degrees: np.ndarray) -> np.ndarray:
-    """Rotates each of the images (n, h, w) counter-clockwise about its center, with bilinear interpolation.
+    """Rotates each of the images (n, height, width) counter-clockwise about its center, with bilinear interpolation.
 
     Args:
         images: uint8, background 0.

@@ -1,4 +1,4 @@
-r"""Band-limited functions on the fibre group: synthesis matrices and the number of samples they need.
+r"""Band-limited functions on the fiber group: synthesis matrices and the number of samples they need.
 
 A function $f : G \to \mathbb{R}$ of band limit $L$ is held as the coefficients of escnn's
 `spectral_regular_representation(*irreps)`; its values on samples $g_1 \dots g_N$ are $\sqrt{N} A \hat f$ with the
@@ -49,11 +49,11 @@ def group_samples(group: Group, num_samples: int | None = None) -> list[GroupEle
 def synthesis_matrix(group: Group, irreps: Sequence[IrrepId], elements: Sequence[GroupElement]) -> np.ndarray:
     r"""The matrix $A$ that evaluates band-limited functions on group elements: equation (8) of docs/mathematics.md.
 
-    Row $n$ holds $\sqrt{d_\psi}\,\psi(g_n)$, its first $d_\psi / c_\psi$ columns flattened column by column, for each
+    Row $n$ holds $\sqrt{d_\psi/M}\,\psi(g_n)$, its first $d_\psi / c_\psi$ columns flattened column by column, for each
     irrep $\psi$ in turn. On all elements of a finite group, or on more than $2L$ uniform rotations, $A^\top A = 1$.
 
     Args:
-        group: the fibre group.
+        group: the fiber group.
         irreps: ids of the irreps, in the order of the coefficients.
         elements: the N samples.
 
@@ -88,8 +88,8 @@ def rotary_samples(max_frequency: int, argument: float, tolerance: float) -> int
 
     Args:
         max_frequency: band limit L of queries and keys.
-        argument: $|w|\cdot|x_i - x_j|$ at the largest distance, in radians.
-        tolerance: bound on the tail $\sum_{m \ge N - 2L} |J_m(|w||x_i-x_j|)|$.
+        argument: $|w|\cdot|x_t - x_s|$ at the largest distance, in radians.
+        tolerance: bound on the tail $\sum_{m \ge N - 2L} |J_m(|w||x_t-x_s|)|$.
 
     Raises:
         ValueError: if more than `MAX_SAMPLES` rotations would be needed.
@@ -131,7 +131,7 @@ def nonlinearity_samples(function: Callable[[Tensor], Tensor], max_frequency: in
     raise ValueError(f"aliasing of {function} stays above {tolerance:g} up to {MAX_SAMPLES} rotations; take a larger tolerance")
 
 
-def aliasing(function: Callable[[Tensor], Tensor], max_frequency: int, samples: int) -> float:
+def aliasing(function: Callable[[Tensor], Tensor], max_frequency: int, num_samples: int) -> float:
     """Relative error, root mean square, by which a pointwise nonlinearity on `num_samples` rotations fails to commute.
 
     See `nonlinearity_samples`; the rotation is by half the spacing of the samples, where the error is largest.
@@ -141,11 +141,11 @@ def aliasing(function: Callable[[Tensor], Tensor], max_frequency: int, samples: 
     frequencies = torch.arange(1, max_frequency + 1, dtype=torch.float64)
 
     def apply(offset: float) -> Tensor:
-        angles = torch.arange(samples, dtype=torch.float64) * (2 * np.pi / samples) + offset
+        angles = torch.arange(num_samples, dtype=torch.float64) * (2 * np.pi / num_samples) + offset
         waves = torch.outer(angles, frequencies)
-        matrix = torch.cat([torch.full((samples, 1), 0.5**0.5), waves.cos(), waves.sin()], 1) * 2**0.5
+        matrix = torch.cat([torch.full((num_samples, 1), 0.5**0.5), waves.cos(), waves.sin()], 1) * 2**0.5
         matrix = matrix / (2 * max_frequency + 1) ** 0.5
-        return function(coefficients @ matrix.T) @ matrix / samples
+        return function(coefficients @ matrix.T) @ matrix / num_samples
 
     reference = apply(0.0)
-    return ((apply(np.pi / samples) - reference).norm() / reference.norm()).item()
+    return ((apply(np.pi / num_samples) - reference).norm() / reference.norm()).item()

@@ -17,7 +17,7 @@ Features = tuple[Tensor, ...]
 class IsotypicLayout(nn.Module):
     r"""Any field type as isotypic features: for each irrep, all its copies in one tensor.
 
-    With $\rho = Q (\bigoplus_\psi m_\psi \psi) Q^{-1}$, `split` applies $Q^{-1}$ and gathers the copies of each $\psi$
+    With $\rho = T (\bigoplus_\psi m_\psi \psi) T^{-1}$, `split` applies $T^{-1}$ and gathers the copies of each $\psi$
     into a tensor (d, b, t, m): component of the irrep, batch, token, copy. `merge` is its inverse. Copies are ordered by
     field, then by their place inside the field; irreps by their first appearance.
 
@@ -46,7 +46,6 @@ class IsotypicLayout(nn.Module):
         kinds: dict[Representation, list[int]] = {}
         for index, rho in enumerate(field_type.representations):
             kinds.setdefault(rho, []).append(index)
-        self.size = field_type.size
         self.counts, self.sizes = [len(fields) for fields in kinds.values()], [rho.size for rho in kinds]
         gather, copies = _by_kind(field_type, kinds)
         self.irreps = Irreps.of(field_type.fibergroup, (irrep for irrep, _ in copies))
@@ -67,13 +66,15 @@ class IsotypicLayout(nn.Module):
         self.analysis = nn.ModuleList(_basis(rho.change_of_basis_inv) for rho in kinds)
         self.synthesis = nn.ModuleList(_basis(rho.change_of_basis) for rho in kinds)
 
-    def split(self, x: Tensor) -> tuple[Tensor, ...]:
+    def split(self, x: Tensor) -> Features:
+        """Isotypic features of fields (b, field_type.size, t)."""
         x = self._change(x.index_select(1, self.gather), self.analysis).index_select(1, self.order)
         dims, multiplicities = self.irreps.dims, self.irreps.multiplicities
         parts = x.split([d * m for d, m in zip(dims, multiplicities, strict=True)], dim=1)
         return tuple(rearrange(part, "b (d m) t -> d b t m", d=d).contiguous() for part, d in zip(parts, dims, strict=True))
 
-    def merge(self, features: tuple[Tensor, ...]) -> Tensor:
+    def merge(self, features: Features) -> Tensor:
+        """Fields (b, field_type.size, t) of isotypic features."""
         x = torch.cat([rearrange(f, "d b t m -> b (d m) t") for f in features], dim=1)
         return self._change(x.index_select(1, self.unorder), self.synthesis).index_select(1, self.scatter)
 

@@ -68,6 +68,17 @@ def spectral_representation(group: Group, max_frequency: int) -> Representation:
     return group.spectral_regular_representation(*band_limited_irreps(group, max_frequency))
 
 
+def require_spectral(field_type: FieldType) -> tuple[IrrepId, ...]:
+    """Ids of the irreps of functions on the group, in the order of their coefficients; a ValueError for fields of another kind."""
+    rho, group = field_type.representations[0], field_type.fibergroup
+    limit = max(frequency(group, irrep) for irrep in rho.irreps)
+    if not field_type.uniform or rho != spectral_representation(group, limit):
+        raise ValueError(
+            f"expected copies of one spectral representation (fourier_type with a max_frequency), got {field_type}"
+        )
+    return tuple(dict.fromkeys(rho.irreps))
+
+
 def spectral_type(gspace: GSpace, channels: int, max_frequency: int) -> FieldType:
     """`channels` functions on the group, as Fourier coefficients: the type of attention heads and hidden layers."""
     return FieldType(gspace, [spectral_representation(gspace.fibergroup, max_frequency)] * channels)

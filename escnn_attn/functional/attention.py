@@ -36,6 +36,11 @@ def attention_weights(q: Tensor, k: Tensor, scale: float, keep: Tensor | None, b
     return logits.masked_fill(~keep, float("-inf")).softmax(dim=-1).masked_fill(~keep, 0)
 
 
+def distances(x: Tensor, y: Tensor) -> Tensor:
+    """Distances (b, t, s) between positions (b, t, 2) and (b, s, 2), without the rounding of `torch.cdist`'s products."""
+    return (x[:, :, None] - y[:, None]).norm(dim=-1)
+
+
 def logit_mask(keep: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """Kept keys and bias as the `attn_mask` of torch's attention, expanded no further than they are."""
     if keep is not None:

@@ -1,4 +1,4 @@
-"""When hand-written gradients must give way to operations that torch differentiates itself."""
+"""When to use operations that torch differentiates itself instead of hand-written gradients."""
 
 import torch
 

@@ -98,7 +98,7 @@ def chunks(query: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def spatial_order(x: Tensor) -> Tensor:
-    """Indices that put positions (b, t, 2), counted through as b·t, in the order of a Z-shaped curve, sample after sample.
+    """Indices that put positions (b, t, 2), counted through as b·t, in the order of a Z-order curve, sample after sample.
 
     Examples:
         >>> spatial_order(torch.tensor([[[0.0, 0.0], [9.0, 9.0], [1.0, 0.0], [9.0, 8.0]]])).tolist()

@@ -10,7 +10,7 @@ from escnn_attn.functional.autograd import plain_operations
 
 
 def rms_norm(features: Features, gains: Features, eps: float) -> Features:
-    r"""$x_\psi\,g_\psi / \sqrt{\tfrac1C \sum_\psi |x_\psi|^2 + \epsilon}$, with C the number of channels of a token.
+    r"""$\gamma_\psi\,x_\psi / \sqrt{\tfrac1D \sum_\psi |x_\psi|^2 + \epsilon}$, with D the number of components of a token.
 
     Args:
         features: one (d, b, t, m) for each irrep.

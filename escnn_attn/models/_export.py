@@ -14,7 +14,7 @@ from escnn_attn.tokens import Tokens, disc_window, grid_of
 
 
 def crop(images: Tensor) -> Tensor:
-    """Images (b, c, h, w) within the largest centered disc, zero beyond."""
+    """Images (b, c, height, width) within the largest centered disc, zero beyond."""
     return images * torch.from_numpy(disc_window(*images.shape[2:])).to(images)
 
 
@@ -57,7 +57,7 @@ class PlainPooling(nn.Module):
 
 
 class PlainFields(nn.Module):
-    """Fields (b, c, h, w) of the tokens of a grid."""
+    """Fields (b, c, height, width) of the tokens of a grid."""
 
     linear: SteerableLinear
 

@@ -27,7 +27,7 @@ class SteerableTransformerBlock(TokenModule):
         drop_path: probability of skipping a branch in training, for each sample (stochastic depth).
 
     Shape:
-        (b, c, h, w) or (points, c), unchanged.
+        (b, c, height, width) or (points, c), unchanged.
 
     Raises:
         TypeError: if the types of the two modules differ.
@@ -68,7 +68,7 @@ class SteerableStack(TokenModule):
         layers: modules on tokens, each with the output type of the layer before as its input type.
 
     Shape:
-        (b, c, h, w) or (points, c), to the channels of the last layer's output type.
+        (b, c, height, width) or (points, c), to the channels of the last layer's output type.
 
     Raises:
         TypeError: if the input type of a layer is not the output type of the layer before.

@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 from escnn_attn.fields.types import Fields
 from escnn_attn.models._export import ExportedNetwork, PlainFields, PlainPooling, crop
 from escnn_attn.models.network import BlockFactory, Body, FieldReadout, LogitReadout, SteerableNetwork, StemFactory, make_body
-from escnn_attn.models.stems import convolution_stem, fitting_side, keeps_center, stride_of, windows_of
+from escnn_attn.models.stems import attends, convolution_stem, fitting_side, keeps_center, stride_of, windows_of
 from escnn_attn.testing import assert_equivariant
 from escnn_attn.tokens import DomainOptions, Grid, Tokens, domain_of, grid_of, require_type
 
@@ -38,7 +38,7 @@ class ImageNetwork(SteerableNetwork):
         if isinstance(x, Tensor):
             if x.dim() != 4 or x.shape[1] != self.in_type.size:
                 raise ValueError(
-                    f"expected images (b, {self.in_type.size}, h, w), or a GeometricTensor, got a tensor {tuple(x.shape)}"
+                    f"expected images (b, {self.in_type.size}, height, width), or a GeometricTensor, got a tensor {tuple(x.shape)}"
                 )
             x = GeometricTensor(x, self.in_type)
         pixels = domain_of(require_type(x, self.in_type), **options)
@@ -47,6 +47,8 @@ class ImageNetwork(SteerableNetwork):
                 f"a {type(self).__name__} takes images, not a cloud: take a SteerablePointTransformer or SteerablePointClassifier"
             )
         self._require_centered(pixels.height, pixels.width)
+        if (pixels.mask is not None or pixels.quadrature_weights is not None) and attends(self.stem):
+            raise ValueError("masks and quadrature weights are not defined for a stem with attention inside")
         image = x.tensor if pixels.mask is None else x.tensor.masked_fill(~pixels.unpad(pixels.mask[:, None]), 0)
         made = self.stem(GeometricTensor(crop(image) if self.disc else image, self.in_type)).tensor
         parts = [self._at_tokens(part, pixels, made) for part in (pixels.mask, pixels.quadrature_weights)]
@@ -115,7 +117,7 @@ class SteerableTransformer(LogitReadout, ImageNetwork):
         image_size: side of the images, or height and width, to be checked at once; None for a check of each image.
 
     Shape:
-        images (b, c, h, w), as a tensor or a geometric tensor of `in_type`, to logits (b, num_classes). Unless the group is
+        images (b, c, height, width), as a tensor or a geometric tensor of `in_type`, to logits (b, num_classes). Unless the group is
         trivial, h and w must be sides on which the strides of the stem keep the center (4 n + 1, by default).
 
     Raises:
@@ -150,7 +152,7 @@ class SteerableTransformer(LogitReadout, ImageNetwork):
         self.make_readout(num_classes)
 
     def export(self) -> nn.Module:
-        """A copy in eval mode that maps plain images (b, c, h, w) to logits, holds no field types, and pickles.
+        """A copy in eval mode that maps plain images (b, c, height, width) to logits, holds no field types, and pickles.
 
         Image sizes on which the stem's strides keep the center are the caller's to choose.
         """
@@ -175,7 +177,7 @@ class SteerableFieldTransformer(FieldReadout, ImageNetwork):
         image_size: side of the images, or height and width, to be checked at once; None for a check of each image.
 
     Shape:
-        images (b, c, h, w), as a tensor or a geometric tensor of `in_type`, to a geometric tensor (b, c', h', w') on the tokens
+        images (b, c, height, width), as a tensor or a geometric tensor of `in_type`, to a geometric tensor (b, c', height', width') on the tokens
         of the stem. Sides are those of `SteerableTransformer`.
 
     Raises:
@@ -209,5 +211,5 @@ class SteerableFieldTransformer(FieldReadout, ImageNetwork):
         self.make_readout(out_fields)
 
     def export(self) -> nn.Module:
-        """A copy in eval mode that maps plain images to fields (b, c', h', w'); see `SteerableTransformer.export`."""
+        """A copy in eval mode that maps plain images to fields (b, c', height', width'); see `SteerableTransformer.export`."""
         return ExportedNetwork(self.stem, self.blocks, PlainFields(self.readout), self.disc)

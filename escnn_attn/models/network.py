@@ -56,7 +56,9 @@ def make_body(
         raise ValueError(
             f"max_frequency is for continuous groups: functions on {gspace.fibergroup} have a value per element; leave it out"
         )
-    token_type = fourier_type(gspace, channels, (max_frequency or MAX_FREQUENCY) if continuous else None)
+    if depth < 0:
+        raise ValueError(f"depth must not be negative, got {depth}")
+    token_type = fourier_type(gspace, channels, MAX_FREQUENCY if continuous and max_frequency is None else max_frequency)
     require_planar(token_type)
     fields = as_field_type(gspace, in_type)
     made = stem(fields, token_type)
@@ -99,8 +101,9 @@ class SteerableNetwork(EquivariantModule, TakesDomain):
                 `scripts/publish.py` writes them.
 
         Raises:
-            ValueError: if there is no such network.
+            ValueError: if there is no such network, or its configuration has other targets than `models.build` trusts.
             TypeError: if it is of another class.
+            FileNotFoundError: if the folder has no `model.safetensors`.
         """
         folder = resolve(name)
         network = build(read_config(folder)["model"])

@@ -10,7 +10,7 @@ from escnn.nn import EquivariantModule, FieldType
 from torch import nn
 
 from escnn_attn.fields import field_type
-from escnn_attn.nn.attention import LiftingSelfAttention
+from escnn_attn.nn.attention import LiftingSelfAttention, RegularSelfAttention, SteerableAttention
 from escnn_attn.nn.neighborhood import Neighborhood
 from escnn_attn.nn.nonlinearity import FourierGELU
 from escnn_attn.nn.norm import SteerableRMSNorm
@@ -86,12 +86,17 @@ def lifting_stem(
         neighborhood: the tokens that a token attends to; None for all.
         norm: makes the norm of a type after the convolution.
 
+    Raises:
+        ValueError: if the kernel size is not odd.
+
     Examples:
         >>> from escnn_attn import field_type, fourier_type, lifting_stem, planar_gspace
         >>> d4 = planar_gspace("D4")
         >>> lifting_stem(field_type(d4, scalars=1), fourier_type(d4, 4)).evaluate_output_shape((1, 1, 29, 29))
         (1, 32, 8, 8)
     """
+    if kernel_size % 2 == 0:
+        raise ValueError(f"expected an odd kernel_size, got {kernel_size}")
     scalars = field_type(out_type.gspace, scalars=hidden_channels)
     return escnn.nn.SequentialModule(
         copy.deepcopy(escnn.nn.R2Conv(in_type, scalars, kernel_size, stride=2, padding=kernel_size // 2)),
@@ -139,6 +144,11 @@ def windows_of(stem: nn.Module) -> list[Window]:
 
 def _first(size: int | tuple[int, int]) -> int:
     return int(size[0] if isinstance(size, tuple) else size)
+
+
+def attends(stem: nn.Module) -> bool:
+    """Whether a stem has attention inside, which would have to know masks at its own resolution."""
+    return any(isinstance(module, RegularSelfAttention | SteerableAttention) for module in stem.modules())
 
 
 def stride_of(windows: Sequence[Window]) -> int:

@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 
 from escnn_attn.fields import IsotypicLayout, require_planar
 from escnn_attn.nn.modules import IsotypicModule
-from escnn_attn.tokens import Domain, DomainOptions, Tokens, domain_of, grid_of, require_type
+from escnn_attn.tokens import Domain, DomainOptions, Tokens, domain_of, grid_of, require_tensor, require_type
 
 
 class ContextOptions(TypedDict, total=False):
@@ -37,7 +37,7 @@ class ContextModule(IsotypicModule):
         out_type: field type of the output.
 
     Shape:
-        x (b, in_type.size, h, w) or (points, in_type.size), context (b, context_type.size, h', w') or
+        x (b, in_type.size, height, width) or (points, in_type.size), context (b, context_type.size, height', width') or
         (points', context_type.size), to x with out_type.size channels.
 
     Raises:
@@ -70,10 +70,10 @@ class ContextModule(IsotypicModule):
         """Applies the layer to x and its context.
 
         Args:
-            x: of type `in_type`, a grid (b, c, h, w) or points (points, c) with `coords`.
+            x: of type `in_type`, a grid (b, c, height, width) or points (points, c) with `coords`.
             context: of type `context_type`, of the same number of samples and in the same coordinates.
             **options: `batch` (points,) and `context_batch` (points',), the index of each point's cloud, and `batch_size`, the
-                number of clouds, by default the larger of the two; `mask` and `context_mask`, (b, h, w) or (points,), True
+                number of clouds, by default the larger of the two; `mask` and `context_mask`, (b, height, width) or (points,), True
                 where a token counts; `context_quadrature_weights`, of the shape of `context_mask`; `edge_index` (2, edges),
                 indices of points of the context (first row) and of x (second row); `spacing` and `context_spacing`, the
                 distance between tokens of a grid, whose origin is at its center.
@@ -92,7 +92,7 @@ class ContextModule(IsotypicModule):
         return Tokens.on(at, x.tensor, self.in_layout), Tokens.on(around, context.tensor, self.context_layout)
 
     def forward_grid(self, x: Tensor, context: Tensor) -> Tensor:
-        """The layer on plain tensors of unit spacing, (b, c, h, w) and (b, c', h', w') to (b, c'', h, w)."""
+        """The layer on plain tensors of unit spacing, (b, c, height, width) and (b, c', height', width') to (b, c'', height, width)."""
         at = Tokens.on(grid_of(x), x, self.in_layout)
         tokens = self.forward_tokens(at, Tokens.on(grid_of(context), context, self.context_layout))
         return tokens.domain.unpad(self.out_layout.merge(tokens.features))
@@ -116,10 +116,14 @@ def _domains(
     context_spacing: float = 1.0,
 ) -> tuple[Domain, Domain]:
     """The domains of x and of its context."""
-    sizes = [batch_size, *(int(i.max()) + 1 for i in (batch, context_batch) if i is not None and len(i))]
+    indices = [require_tensor(index, "batch") for index in (batch, context_batch) if index is not None]
+    sizes = [batch_size, *(int(index.max()) + 1 for index in indices if len(index))]
     sizes += [part.shape[0] for part in (x, context) if part.coords is None]
     samples = max(size for size in [*sizes, 1] if size is not None)
-    size, around_size = (None if index is None else samples for index in (batch, context_batch))
+    if not indices:  # a batch_size that no index goes with is checked against each
+        size, around_size = batch_size, batch_size
+    else:
+        size, around_size = (None if index is None else samples for index in (batch, context_batch))
     domain = _spaced(x, spacing, batch=batch, batch_size=size, mask=mask)
     around = _spaced(
         context,

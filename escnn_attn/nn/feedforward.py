@@ -25,7 +25,7 @@ from escnn_attn.tokens import Tokens
 
 
 class FunctionFeedForward(TokenModule):
-    r"""Base class: $W_2\,A^\top \phi(A\,W_1 x)$ with a map $\phi$ of functions on the group, computed on samples.
+    r"""Base class: $W_2\,\bar A^+ \phi(\bar A\,W_1 x)$ with a map $\phi$ of functions on the group, computed on samples.
 
     A subclass defines `activate`, which takes `factors` functions for each hidden channel to one.
 
@@ -80,7 +80,7 @@ class BilinearFeedForward(FunctionFeedForward):
         expansion: width of the hidden layer, relative to the input.
 
     Shape:
-        (b, c, h, w) or (points, c), unchanged.
+        (b, c, height, width) or (points, c), unchanged.
 
     Raises:
         TypeError: if the type is not one on the plane.
@@ -104,7 +104,7 @@ class BilinearFeedForward(FunctionFeedForward):
 
 
 class FourierFeedForward(FunctionFeedForward):
-    r"""A smooth nonlinearity on samples of the group: $W_2\,A^\top\,\mathrm{GELU}(A\,W_1 x)$.
+    r"""A smooth nonlinearity on samples of the group: $W_2\,\bar A^+\,\mathrm{GELU}(\bar A\,W_1 x)$.
 
     Equation (16) of docs/mathematics.md. Exact for finite groups, and the ordinary feed-forward layer for the trivial group. For continuous groups it aliases:
     the relative error under rotations falls with the number of samples.
@@ -117,7 +117,7 @@ class FourierFeedForward(FunctionFeedForward):
         tolerance: relative error under rotations, for Gaussian input.
 
     Shape:
-        (b, c, h, w) or (points, c), unchanged.
+        (b, c, height, width) or (points, c), unchanged.
 
     Raises:
         TypeError: if the type is not one on the plane.
@@ -161,7 +161,7 @@ class GatedFeedForward(TokenModule):
         expansion: multiplicity of each irrep in the hidden layer, relative to the input.
 
     Shape:
-        (b, c, h, w) or (points, c), unchanged.
+        (b, c, height, width) or (points, c), unchanged.
 
     Raises:
         TypeError: if the type is not one on the plane.

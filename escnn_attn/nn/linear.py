@@ -71,7 +71,7 @@ class SteerableLinear(TokenModule):
         bias: whether the trivial irreps get a bias.
 
     Shape:
-        (b, in_type.size, h, w) to (b, out_type.size, h, w), or (points, in_type.size) to (points, out_type.size).
+        (b, in_type.size, height, width) to (b, out_type.size, height, width), or (points, in_type.size) to (points, out_type.size).
 
     Raises:
         TypeError: if the types are not on one planar gspace.

@@ -45,7 +45,7 @@ class PlanarModule(Approximate, EquivariantModule):
     in_type: FieldType
     out_type: FieldType
     forward: Callable[..., Any]
-    #: the module in terms of plain tensors (b, c, h, w), without any type
+    #: the module in terms of plain tensors (b, c, height, width), without any type
     forward_grid: Callable[..., Tensor]
 
     def __init__(self, in_type: FieldType, out_type: FieldType) -> None:
@@ -61,7 +61,7 @@ class PlanarModule(Approximate, EquivariantModule):
         """Shape of the output for an input (b, c, height, width) or (points, c)."""
         if len(input_shape) not in (2, 4) or input_shape[1] != self.in_type.size:
             raise ValueError(
-                f"expected a shape (b, {self.in_type.size}, h, w) or (points, {self.in_type.size}), got {input_shape}"
+                f"expected a shape (b, {self.in_type.size}, height, width) or (points, {self.in_type.size}), got {input_shape}"
             )
         return (input_shape[0], self.out_type.size, *input_shape[2:])
 
@@ -82,7 +82,7 @@ class PlanarModule(Approximate, EquivariantModule):
         return on_points + assert_equivariant(self, domain="grid", tolerance=rtol)
 
     def export(self) -> nn.Module:
-        """A copy in eval mode that maps plain tensors (b, c, h, w) by `forward_grid`, holds no field types, and pickles."""
+        """A copy in eval mode that maps plain tensors (b, c, height, width) by `forward_grid`, holds no field types, and pickles."""
         return ExportedModule(self)
 
     def extra_repr(self) -> str:
@@ -134,7 +134,7 @@ class TokenModule(IsotypicModule, TakesDomain):
         out_type: field type of the output.
 
     Shape:
-        (b, in_type.size, h, w) to (b, out_type.size, h, w), or (points, in_type.size) to (points, out_type.size).
+        (b, in_type.size, height, width) to (b, out_type.size, height, width), or (points, in_type.size) to (points, out_type.size).
 
     Raises:
         TypeError: if the types are not on one planar gspace.
@@ -173,6 +173,6 @@ class TokenModule(IsotypicModule, TakesDomain):
         return self.forward_tokens(tokens).geometric(self.out_type, self.out_layout)
 
     def forward_grid(self, x: Tensor) -> Tensor:
-        """The layer on plain tensors, (b, c, h, w) to (b, c', h, w), without any type."""
+        """The layer on plain tensors, (b, c, height, width) to (b, c', height, width), without any type."""
         tokens = self.forward_tokens(Tokens.on(grid_of(x), x, self.in_layout))
         return tokens.domain.unpad(self.out_layout.merge(tokens.features))

@@ -4,15 +4,16 @@ import torch.nn.functional as F
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
-from escnn_attn.fields import ExactBuffer, group_samples, max_frequency, spectral_representation, synthesis_matrix
+from escnn_attn.fields import ExactBuffer, group_samples, require_spectral, synthesis_matrix
 from escnn_attn.fields.functions import aliasing
+from escnn_attn.fields.types import frequency
 from escnn_attn.functional import pointwise
 from escnn_attn.nn.modules import PlanarModule
 from escnn_attn.tokens import require_type
 
 
 class FourierGELU(PlanarModule):
-    r"""GELU on samples of functions on the group, $A^\top\,\mathrm{GELU}(A \hat f)$ for each field.
+    r"""GELU on samples of functions on the group, $\bar A^+\,\mathrm{GELU}(\bar A \hat f)$ for each field.
 
     It may take the place of `escnn.nn.FourierELU`, but keeps no values on samples for the gradient (that of ELU is slow on CPU
     besides), and exports.
@@ -22,7 +23,7 @@ class FourierGELU(PlanarModule):
         num_samples: number of rotations, for continuous groups; None for four times the band limit, at least 16.
 
     Shape:
-        (b, c, h, w) or (points, c), unchanged.
+        (b, c, height, width) or (points, c), unchanged.
 
     Raises:
         TypeError: if the type is not one on the plane.
@@ -40,15 +41,13 @@ class FourierGELU(PlanarModule):
 
     def __init__(self, in_type: FieldType, num_samples: int | None = None) -> None:
         super().__init__(in_type, in_type)
-        group, limit = in_type.fibergroup, max_frequency(in_type)
-        rho = in_type.representations[0]
-        if not in_type.uniform or rho != spectral_representation(group, limit):
-            raise ValueError(f"expected copies of one spectral field (fourier_type with a max_frequency), got {in_type}")
+        group, irreps = in_type.fibergroup, require_spectral(in_type)
+        limit = max(frequency(group, irrep) for irrep in irreps)
         num_samples = max(16, 4 * limit) if num_samples is None else num_samples
         if group.continuous and num_samples <= 2 * limit:
             raise ValueError(f"band limit {limit} needs more than {2 * limit} samples, got {num_samples}")
         elements = group_samples(group, num_samples if group.continuous else None)
-        self.matrix = ExactBuffer(synthesis_matrix(group, list(dict.fromkeys(rho.irreps)), elements))
+        self.matrix = ExactBuffer(synthesis_matrix(group, irreps, elements))
         self._aliasing = aliasing(F.gelu, limit, num_samples) if group.continuous else 0.0
 
     @property

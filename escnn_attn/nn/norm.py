@@ -12,7 +12,7 @@ from escnn_attn.tokens import Tokens
 class SteerableRMSNorm(TokenModule):
     r"""Divides each token by the root mean square of its channels, with a learned gain for each irrep copy.
 
-    $y_\psi = g_\psi\,x_\psi / \sqrt{\tfrac1C\sum_\psi|x_\psi|^2 + \epsilon}$ in irreps coordinates, where every
+    $y_\psi = \gamma_\psi\,x_\psi / \sqrt{\tfrac1D\sum_\psi|x_\psi|^2 + \epsilon}$ in irreps coordinates, where every
     representation is orthogonal and the mean square therefore invariant (Zhang & Sennrich, 2019,
     https://arxiv.org/abs/1910.07467, for plain channels): equation (14) of docs/mathematics.md. No mean is subtracted.
 
@@ -21,7 +21,7 @@ class SteerableRMSNorm(TokenModule):
         eps: added to the mean square.
 
     Shape:
-        (b, c, h, w) or (points, c), unchanged.
+        (b, c, height, width) or (points, c), unchanged.
 
     Raises:
         TypeError: if the type is not one on the plane.

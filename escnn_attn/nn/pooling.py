@@ -23,7 +23,7 @@ class PoolingModule(IsotypicModule, TakesDomain):
         out_type: field type of the output, on `escnn.gspaces.no_base_space` of the same group.
 
     Shape:
-        (b, in_type.size, h, w), or (points, in_type.size) of b clouds, to (b, out_type.size).
+        (b, in_type.size, height, width), or (points, in_type.size) of b clouds, to (b, out_type.size).
 
     Raises:
         TypeError: if `in_type` is not on the plane, or the groups differ.
@@ -58,7 +58,7 @@ class PoolingModule(IsotypicModule, TakesDomain):
         return GeometricTensor(self.pool_tokens(tokens), self.out_type)
 
     def forward_grid(self, x: Tensor) -> Tensor:
-        """The pooled fields (b, c') of plain tensors (b, c, h, w)."""
+        """The pooled fields (b, c') of plain tensors (b, c, height, width)."""
         return self.pool_tokens(Tokens.on(grid_of(x), x, self.in_layout))
 
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -77,7 +77,7 @@ class InvariantPooling(PoolingModule):
         in_type: any field type on the plane.
 
     Shape:
-        (b, c, h, w), or (points, c) of b clouds, to (b, number of irrep copies).
+        (b, c, height, width), or (points, c) of b clouds, to (b, number of irrep copies).
 
     Raises:
         TypeError: if the type is not one on the plane.

@@ -7,7 +7,7 @@ from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from typing_extensions import Unpack
 
 from escnn_attn.compat import one_state_dict
-from escnn_attn.nn.modules import PlanarModule, TakesDomain, TokenModule
+from escnn_attn.nn.modules import PlanarModule, TakesDomain
 from escnn_attn.testing import assert_equivariant, stated_tolerance
 from escnn_attn.tokens import DomainOptions, require_type
 
@@ -51,9 +51,15 @@ class SequentialModule(escnn.nn.SequentialModule, TakesDomain):
             AssertionError: if an error is larger.
         """
         errors = assert_equivariant(self, domain="grid", tolerance=rtol)
-        if all(isinstance(module, PlanarModule | SequentialModule) for module in self._modules.values()):
+        if self.takes_points():
             errors += assert_equivariant(self, domain="points", tolerance=max(rtol, stated_tolerance(self)))
         return errors
+
+    def takes_points(self) -> bool:
+        """Whether all modules, those of nested chains too, take points."""
+        nested = [module for module in self._modules.values() if isinstance(module, SequentialModule)]
+        others = [module for module in self._modules.values() if not isinstance(module, SequentialModule)]
+        return all(isinstance(module, PlanarModule) for module in others) and all(chain.takes_points() for chain in nested)
 
     def train(self, mode: bool = True) -> "SequentialModule":
         # escnn's convolutions expand their filters on entering eval mode: as constants, so that a copy can be made
@@ -68,7 +74,7 @@ class SequentialModule(escnn.nn.SequentialModule, TakesDomain):
                 x = module(x, **options)
                 continue
             if any(value is not None for value in options.values()) and any(
-                isinstance(part, TokenModule) for part in module.modules()
+                isinstance(part, TakesDomain) for part in module.modules()
             ):
                 raise TypeError(
                     f"{type(module).__name__} does not pass batch, mask and the like on to the attention inside it: nest an "

@@ -42,6 +42,8 @@ class Clouds(Domain):
         quadrature_weights: Tensor | None = None,
         edge_index: Tensor | None = None,
     ) -> None:
+        if require_tensor(coords, "coords").dim() != 2 or coords.shape[1] != 2 or not coords.is_floating_point():
+            raise ValueError(f"expected floating-point coords (points, 2), got {tuple(coords.shape)} of {coords.dtype}")
         self.coords = coords
         self._places, self._index = len(coords), None
         num_clouds = 1

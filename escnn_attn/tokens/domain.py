@@ -43,7 +43,7 @@ class Lattice(NamedTuple):
 
 
 class Domain(ABC):
-    """Where the tokens of one call are.
+    """Base class of `Grid` and `Clouds`: where the tokens of one call are.
 
     Attributes:
         positions: (b, t, 2), or (1, t, 2) where all samples share them, as (x, y), y up, about the center.
@@ -53,6 +53,12 @@ class Domain(ABC):
         edge_index: (2, e), a graph for attention from key to query, with tokens numbered through as b·t; None without.
         center: (b, 1, 2) of clouds, in the coordinates of the input; None for the origin.
         lattice: the positions as plain numbers, where they are those of a centered grid; None elsewhere.
+
+    Examples:
+        >>> from escnn_attn import Domain, Grid
+        >>> domain: Domain = Grid(2, 3)
+        >>> domain.num_tokens, domain.cached("number of tokens, doubled", lambda: 2 * domain.num_tokens)
+        (6, 12)
     """
 
     def __init__(

@@ -7,6 +7,7 @@ import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
+from escnn_attn.functional.autograd import plain_operations
 from escnn_attn.tokens._checks import require_mask, require_weights
 from escnn_attn.tokens.domain import Domain, Lattice, T, inside_disc, lattice_positions
 
@@ -39,8 +40,6 @@ class Grid(Domain):
         [[[-0.25, 0.25], [0.25, 0.25], [-0.25, -0.25], [0.25, -0.25]]]
     """
 
-    lattice: Lattice | None
-
     def __init__(
         self,
         height: int,
@@ -60,10 +59,10 @@ class Grid(Domain):
         self.index: Tensor | None = None
         lattice, shape = Lattice(height, width, spacing), (batch_size, height, width)
         positions = torch.from_numpy(lattice_positions(lattice)).to(device, dtype)[None]
+        mask = None if mask is None else require_mask(mask, shape)
         if quadrature_weights is not None:
             quadrature_weights = require_weights(quadrature_weights, shape, mask).flatten(1)
-        mask = None if mask is None else require_mask(mask, shape).flatten(1)
-        super().__init__(positions, batch_size, mask, quadrature_weights)
+        super().__init__(positions, batch_size, None if mask is None else mask.flatten(1), quadrature_weights)
         self.lattice = lattice
 
     def pad(self, x: Tensor) -> Tensor:
@@ -102,6 +101,4 @@ class Grid(Domain):
 
 def _temporary() -> bool:
     """Whether tensors made now may be fake, traced or batched, and so must not be kept."""
-    return (
-        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0
-    )
+    return plain_operations() or torch._C._len_torch_dispatch_stack() > 0

@@ -19,7 +19,7 @@ class RandomDeformation:
         p: probability that an image is deformed.
 
     Shape:
-        (b, c, h, w), unchanged.
+        (b, c, height, width), unchanged.
 
     Raises:
         ValueError: if an argument is negative, `scale` is not below 1 or `p` is above 1.

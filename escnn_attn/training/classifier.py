@@ -18,7 +18,7 @@ from escnn_attn.training.module import Model, SupervisedModule
 
 
 class ImageClassifier(SupervisedModule):
-    """Classification of images (b, c, h, w) by cross-entropy; predictions are logits (b, num_classes).
+    """Classification of images (b, c, height, width) by cross-entropy; predictions are logits (b, num_classes).
 
     Args:
         model: network from images to logits, or its configuration (see `SupervisedModule`).

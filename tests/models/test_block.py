@@ -192,6 +192,19 @@ def test_sequential_module_passes_batch_on():
         forgetful(x, batch=batch)
 
 
+def test_a_chain_of_escnn_hides_pooling_from_a_mask():
+    t = fourier_type(planar_gspace("C3"), 2)
+    forgetful = SequentialModule(escnn.nn.SequentialModule(InvariantPooling(t)))
+    with pytest.raises(TypeError, match="does not pass batch, mask and the like on"):
+        forgetful(cloud(t, points=6), batch=torch.arange(6) % 2)
+
+
+def test_a_chain_with_a_convolution_in_a_nested_chain_is_checked_on_grids():
+    t = fourier_type(planar_gspace("C4"), 2)
+    nested = SequentialModule(escnn.nn.R2Conv(t, t, 3, padding=1))
+    assert len(SequentialModule(nested, SteerableLinear(t, t)).check_equivariance()) == 4
+
+
 def test_sequential_module_loads_a_state_of_the_other_mode():
     source, target = chain("D4"), chain("D4").eval()
     target.load_state_dict(source.eval().state_dict())

@@ -18,9 +18,12 @@ from escnn_attn import (
     SteerableTransformer,
     convolution_stem,
     field_type,
+    group_block,
+    lifting_stem,
     planar_gspace,
     steerable_block,
 )
+from escnn_attn.models import build
 from escnn_attn.testing import equivariance_error
 from tests.helpers import assert_every_parameter_has_gradient, cloud, mixed_type, relative, small_model, worst
 
@@ -128,6 +131,32 @@ def test_clouds_need_a_stem_for_clouds():
 def test_a_band_limit_of_a_finite_group_is_refused():
     with pytest.raises(ValueError, match="max_frequency is for continuous groups: functions on C4 have a value per element"):
         small_model("C4", max_frequency=2)
+
+
+def test_a_band_limit_of_zero_is_not_the_default():
+    assert small_model("SO2", max_frequency=0).blocks.in_type.size == 4
+    with pytest.raises(ValueError, match="depth must not be negative, got -1"):
+        small_model("SO2", depth=-1)
+
+
+def test_a_mask_is_refused_by_a_stem_with_attention():
+    model = small_model("C4", stem=lifting_stem, block=partial(group_block, num_heads=2))
+    x = torch.randn(1, 1, 29, 29)
+    model(x)
+    with pytest.raises(ValueError, match="not defined for a stem with attention inside"):
+        model(x, mask=torch.ones(1, 29, 29, dtype=torch.bool))
+
+
+def test_shipped_configurations_name_trusted_classes_alone():
+    assert build({"_target_": "escnn_attn.Disc", "radius": 2.0}).radius == 2.0
+    for target in ("os.system", "escnn_attn.training.train", "escnn.nn.os", "escnn_attn.nn.Disc", "builtins.eval", None):
+        with pytest.raises(ValueError, match=r"expected a public name of escnn_attn or a module of escnn\.nn"):
+            build({"stem": [{"_target_": target}]})
+
+
+def test_weights_of_another_class_are_refused():
+    with pytest.raises(TypeError, match=r"expected a SteerablePointTransformer in .*, got a SteerableTransformer"):
+        SteerablePointTransformer.from_pretrained("rotmnist_50k")
 
 
 def test_an_image_size_is_checked_at_once():

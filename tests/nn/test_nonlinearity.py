@@ -73,7 +73,7 @@ def test_gradients():
 
 def test_bad_input():
     so2, t = planar_gspace("SO2"), fourier_type(planar_gspace("SO2"), 2, 2)
-    with pytest.raises(ValueError, match="expected copies of one spectral field"):
+    with pytest.raises(ValueError, match="expected copies of one spectral representation"):
         FourierGELU(FieldType(so2, [so2.trivial_repr, *t.representations]))
     with pytest.raises(ValueError, match="needs more than 4 samples, got 4"):
         FourierGELU(t, num_samples=4)

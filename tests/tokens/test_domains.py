@@ -8,8 +8,10 @@ from escnn.gspaces import rot3dOnR3
 from escnn.nn import FieldType
 
 from escnn_attn import (
+    Clouds,
     Disc,
     DistanceBias,
+    Grid,
     GroupSelfAttention,
     KNearest,
     RadialBias,
@@ -219,3 +221,33 @@ def test_wrong_inputs_are_refused():
         SteerableSelfAttention(FieldType(rot3dOnR3(), [rot3dOnR3().trivial_repr]), num_heads=1)
     with pytest.raises(TypeError, match="one gspace"):
         SteerableSelfAttention(t, mixed_type("D3"), num_heads=1)
+
+
+def test_coords_of_another_shape_are_refused():
+    for coords in (torch.randn(5, 3), torch.randn(5), torch.zeros(5, 2, dtype=torch.long)):
+        with pytest.raises(ValueError, match=r"expected floating-point coords \(points, 2\)"):
+            Clouds(coords)
+
+
+def test_a_disc_of_a_grid_and_back():
+    grid = Grid(5, 7, mask=torch.ones(1, 5, 7, dtype=torch.bool))
+    disc, x = grid.disc(), torch.randn(1, 3, 5, 7)
+    assert disc.positions.norm(dim=-1).max() <= 2.5
+    back = disc.unpad(disc.pad(x))
+    assert torch.equal(back.bool(), (x * (grid.positions.norm(dim=-1) <= 2.5).view(5, 7)).bool())
+    assert disc.mask.shape == (1, disc.num_tokens)
+
+
+def test_tables_of_grids_are_kept_unless_tensors_are_temporary():
+    made = []
+
+    def make():
+        made.append(1)
+        return torch.zeros(1)
+
+    for _ in range(2):
+        Grid(3, 11).table("a table of this test", make)
+    assert len(made) == 1
+    torch.func.vmap(lambda x: Grid(3, 11).table("another table of this test", make) + x)(torch.zeros(2))
+    Grid(3, 11).table("another table of this test", make)
+    assert len(made) == 3

@@ -9,6 +9,7 @@ from escnn.nn import FieldType
 from torch import Tensor, nn
 
 from escnn_attn.fields import Features, Irreps, IsotypicLayout, max_frequency, spectral_type
+from escnn_attn.fields.functions import band_limit
 from escnn_attn.nn.dropout import SteerableDropout
 from escnn_attn.nn.linear import IsotypicLinear
 from escnn_attn.nn.modules import IsotypicModule
@@ -60,6 +61,10 @@ class Heads:
     @classmethod
     def of(cls, types: list[FieldType], num_heads: int, channels: int | None, limit: int | None) -> "Heads":
         """Heads for inputs of the first type, with the band limit of all types where `limit` is None."""
+        highest = band_limit(types[0].fibergroup)
+        if limit is not None and (limit < 0 or (highest is not None and limit > highest)):
+            bound = "" if highest is None else f" to {highest}"
+            raise ValueError(f"max_frequency of {types[0].fibergroup} must be from 0{bound}, got {limit}")
         limit = max_frequency(*types) if limit is None else limit
         function = IsotypicLayout(spectral_type(types[0].gspace, 1, limit)).irreps
         return cls(num_heads, require_heads(num_heads, channels, types[0].size / function.size), limit, function)

@@ -31,7 +31,7 @@ class SteerableCrossAttention(SteerableAttention, ContextModule):
         dropout: probability of dropping a field of the output in training, in [0, 1).
 
     Shape:
-        x (b, in_type.size, h, w) or (points, in_type.size), context (b, context_type.size, h', w') or
+        x (b, in_type.size, height, width) or (points, in_type.size), context (b, context_type.size, height', width') or
         (points', context_type.size), to x with out_type.size channels.
 
     Raises:

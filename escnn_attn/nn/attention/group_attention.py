@@ -14,7 +14,7 @@ from escnn_attn.functional import phases, rotate_pairs
 from escnn_attn.nn.attention.core import require_heads
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.nn.neighborhood import AttentionPattern, Neighborhood, attention_pattern, require_neighborhood
-from escnn_attn.nn.position._rotation import require_fixed, rotated_waves, spread_radians
+from escnn_attn.nn.position._rotation import require_fixed, rotated_waves, spread_wavenumbers
 from escnn_attn.tokens import Tokens
 
 
@@ -52,7 +52,7 @@ class RegularSelfAttention(TokenModule):
         self.checkpointing = checkpointing
         elements = list(group.elements)
         self.order = len(elements)
-        self.waves = ExactBuffer(rotated_waves(gspace, elements, spread_radians(wavelengths, head_channels // 2)))
+        self.waves = ExactBuffer(rotated_waves(gspace, elements, spread_wavenumbers(wavelengths, head_channels // 2)))
         self.project_in = nn.Linear(len(in_type), 3 * num_heads * head_channels)
         self.project_out = nn.Linear(num_heads * head_channels, len(self.out_type))
         self._make_parameters()
@@ -71,7 +71,7 @@ class RegularSelfAttention(TokenModule):
         swapped, values = _swap_halves(keys), values.flatten(2, 3)
         attend = partial(checkpoint, self._attend, use_reentrant=False) if self.checkpointing else self._attend
         # an element at a time: large temporaries stay in the cache, and all elements have the same values
-        sums = [attend(q[:, g % q.shape[1]], keys, swapped, values, theta[:, g], g, pattern) for g in range(self.order)]
+        sums = [attend(q[:, min(g, q.shape[1] - 1)], keys, swapped, values, theta[:, g], g, pattern) for g in range(self.order)]
         out = self.project_out(rearrange(torch.stack(sums), "g b h t c -> b t g (h c)"))
         out = rearrange(out, "b t g field -> b (field g) t")
         reached = pattern.reached()
@@ -130,7 +130,7 @@ class LiftingSelfAttention(RegularSelfAttention):
         checkpointing: gradient checkpointing over group elements: less memory, for more time.
 
     Shape:
-        (b, channels, h, w) to (b, fields·|G|, h, w), or (points, …).
+        (b, channels, height, width) to (b, fields·|G|, height, width), or (points, …).
 
     Raises:
         TypeError: for other types.
@@ -173,7 +173,7 @@ class GroupSelfAttention(RegularSelfAttention):
         checkpointing: gradient checkpointing over group elements: less memory, for more time.
 
     Shape:
-        (b, fields·|G|, h, w) to (b, fields'·|G|, h, w), or (points, …).
+        (b, fields·|G|, height, width) to (b, fields'·|G|, height, width), or (points, …).
 
     Raises:
         TypeError: for other types.

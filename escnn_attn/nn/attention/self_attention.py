@@ -37,7 +37,7 @@ class SteerableSelfAttention(SteerableAttention, TokenModule):
         dropout: probability of dropping a field of the output in training, in [0, 1).
 
     Shape:
-        (b, in_type.size, h, w) to (b, out_type.size, h, w), or (points, in_type.size) to (points, out_type.size).
+        (b, in_type.size, height, width) to (b, out_type.size, height, width), or (points, in_type.size) to (points, out_type.size).
 
     Raises:
         TypeError: if the types are not on one planar gspace, or `position` or `neighborhood` is of another type.

@@ -148,8 +148,3 @@ def add_terms(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 def repeat_keys(part: Tensor | None, copies: int) -> Tensor | None:
     """Terms of logits (…, s or 1) for several keys at each token."""
     return part if part is None or part.shape[-1] == 1 else part.repeat_interleave(copies, -1)
-
-
-def distances(x: Tensor, y: Tensor) -> Tensor:
-    """Distances (b, t, s) between positions (b, t, 2) and (b, s, 2), without the rounding of `torch.cdist`'s products."""
-    return (x[:, :, None] - y[:, None]).norm(dim=-1)

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from escnn_attn.functional import attend
-from escnn_attn.nn.neighborhood._patterns import AttentionPattern, BiasFn, add_terms, distances, repeat_keys
+from escnn_attn.functional import attend, distances
+from escnn_attn.nn.neighborhood._patterns import AttentionPattern, BiasFn, add_terms, repeat_keys
 from escnn_attn.tokens import Domain, Lattice, lattice_positions
 
 #: largest number of elements of a temporary: copies of keys, or pairs of a mask, of one band of queries
@@ -164,7 +164,7 @@ def _stacked(squares: Tensor, copies: int = 1) -> Tensor:
     return rearrange(squares, "b tile h y x (copy w) -> (b tile) h (y x copy) w", copy=copies)
 
 
-def _per_tile(term: Tensor, query: Tensor, copies: int) -> Tensor | None:
+def _per_tile(term: Tensor, query: Tensor, copies: int) -> Tensor:
     """Terms of logits (b or 1, tiles or 1, h or 1, t or 1, s) for each tile of the queries, (b·tiles, h or 1, t or 1, s·copies)."""
-    repeated = repeat_keys(term, copies)
-    return None if repeated is None else repeated.expand(*query.shape[:2], *repeated.shape[2:]).flatten(0, 1)
+    term = term if term.shape[-1] == 1 else term.repeat_interleave(copies, -1)
+    return term.expand(*query.shape[:2], *term.shape[2:]).flatten(0, 1)

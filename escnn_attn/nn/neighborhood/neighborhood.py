@@ -27,7 +27,7 @@ class Neighborhood(ABC):
         >>> class Ring(Neighborhood):
         ...     def pairs(self, query, key, slack):
         ...         distances = np.linalg.norm(key[:, None] - query[None], axis=-1)
-        ...         return np.stack(np.nonzero((distances > 1) & (distances < 2)))
+        ...         return np.stack(np.nonzero((distances > 1 - slack) & (distances < 2 + slack)))
         >>> Ring().pairs(np.zeros((1, 3)), np.array([[0.5, 0, 0], [1.5, 0, 0]]), slack=0.0).tolist()
         [[1], [0]]
     """
@@ -84,7 +84,8 @@ class Disc(Neighborhood):
     everything is global attention.
 
     Args:
-        radius: in token spacings on a grid, in the units of `coords` on clouds; tokens at just the radius are inside.
+        radius: in the units of the positions (token spacings on a grid, those of `coords` on clouds); tokens at just the radius
+            are inside.
 
     Raises:
         ValueError: if the radius is not positive.

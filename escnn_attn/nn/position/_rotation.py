@@ -13,13 +13,12 @@ from escnn.nn import FieldType
 from scipy.linalg import block_diag
 from torch import Tensor, nn
 
-from escnn_attn.fields import IrrepId, group_samples, require_planar, spectral_representation, synthesis_matrix
-from escnn_attn.fields.types import frequency
+from escnn_attn.fields import IrrepId, group_samples, require_planar, require_spectral, synthesis_matrix
 from escnn_attn.functional import phases, rotate_pairs
 
 GOLDEN_ANGLE = 2.39996
 
-#: index, radians and number of samples
+#: index, wavenumbers and number of samples
 Wave = tuple[int, float, int | None]
 
 
@@ -38,13 +37,8 @@ class PlanarFunctions:
     @classmethod
     def of(cls, head_type: FieldType) -> "PlanarFunctions":
         """The functions that the fields of a type are coefficients of; a ValueError if they are not spectral fields."""
-        rho, group = head_type.representations[0], head_type.fibergroup
-        limit = max(frequency(group, irrep) for irrep in rho.irreps)
-        if not head_type.uniform or rho != spectral_representation(group, limit):
-            raise ValueError(
-                f"expected copies of one spectral representation (fourier_type with a max_frequency), got {head_type}"
-            )
-        return cls(require_planar(head_type)._sg_id, tuple(dict.fromkeys(head_type.representations[0].irreps)))
+        irreps = require_spectral(head_type)
+        return cls(require_planar(head_type)._sg_id, irreps)  # a GSpace2D is rebuilt from the id of its subgroup
 
     @property
     def continuous(self) -> bool:
@@ -53,16 +47,16 @@ class PlanarFunctions:
 
 @lru_cache(maxsize=256)
 def sampled_wave(
-    functions: PlanarFunctions, radians: float, index: int, num_samples: int | None
+    functions: PlanarFunctions, wavenumbers: float, index: int, num_samples: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Synthesis matrix (n, r) and plane wave B(g) w (n, 2), float64, of the frequency of an index."""
     gspace = GSpace2D(functions.subgroup)
     elements = group_samples(gspace.fibergroup, num_samples)
     matrix = synthesis_matrix(gspace.fibergroup, functions.irreps, elements)
-    return matrix, rotated_waves(gspace, elements, [radians], index)[:, 0]
+    return matrix, rotated_waves(gspace, elements, [wavenumbers], index)[:, 0]
 
 
-def spread_radians(wavelengths: tuple[float, float], count: int) -> list[float]:
+def spread_wavenumbers(wavelengths: tuple[float, float], count: int) -> list[float]:
     r"""$|w| = 2\pi$/wavelength of `count` frequencies, evenly spaced in logarithm from the shortest to the longest; of one, the shortest.
 
     Raises:
@@ -74,14 +68,14 @@ def spread_radians(wavelengths: tuple[float, float], count: int) -> list[float]:
     return [float(w) for w in 2 * np.pi / np.geomspace(shortest, longest, count)]
 
 
-def rotated_waves(gspace: GSpace2D, elements: list[GroupElement], radians: Sequence[float], first: int = 0) -> np.ndarray:
+def rotated_waves(gspace: GSpace2D, elements: list[GroupElement], wavenumbers: Sequence[float], first: int = 0) -> np.ndarray:
     """Plane waves B(g) w_f (n, f, 2), float64, with frequencies `first`, `first` + 1, … of the given lengths.
 
     Frequency f has direction f golden angles: for finite groups one common direction would leave attention blind
     across it.
     """
-    directions = GOLDEN_ANGLE * (first + np.arange(len(radians)))
-    waves = np.array(radians) * np.stack([np.cos(directions), np.sin(directions)])
+    directions = GOLDEN_ANGLE * (first + np.arange(len(wavenumbers)))
+    waves = np.array(wavenumbers) * np.stack([np.cos(directions), np.sin(directions)])
     return np.stack([(gspace.basespace_action(g) @ waves).T for g in elements])
 
 
@@ -108,7 +102,7 @@ class Rotation:
     """
 
     def __init__(self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], x: Tensor) -> None:
-        sampled = [sampled_wave(functions, radians, index, num_samples) for index, radians, num_samples in waves]
+        sampled = [sampled_wave(functions, wavenumbers, index, num_samples) for index, wavenumbers, num_samples in waves]
         self.coefficients = sampled[0][0].shape[1]
         fixed = (pairs - len(sampled)) * self.coefficients
         self.matrix = torch.from_numpy(block_diag(*(matrix for matrix, _ in sampled), np.eye(fixed))).to(x)

@@ -6,6 +6,7 @@ import torch
 from escnn.nn import FieldType
 from torch import Tensor, nn
 
+from escnn_attn.functional import distances
 from escnn_attn.nn.position.embedding import Encoding, PositionEmbedding
 from escnn_attn.tokens import Domain
 
@@ -13,7 +14,7 @@ from escnn_attn.tokens import Domain
 class DistanceBias(PositionEmbedding):
     r"""A Gaussian window for each head: the logits get $-\lambda_h |x_t - x_s|^2$, in one fused call.
 
-    Equation (18) of docs/mathematics.md: $|x_t|^2$ cancels in the softmax, so three more dimensions do it: $\tilde q = (q, 2\lambda x_t, -\lambda)$,
+    Equation (18) of docs/mathematics.md: $|x_t|^2$ cancels in the softmax, so three more dimensions do it: $\tilde q = (q, 2\lambda\sqrt{CR}\,x_t, -\lambda\sqrt{CR})$,
     $\tilde k = (k, x_s, |x_s|^2)$; values are padded to the same width. Memory is linear in the tokens.
 
     Args:
@@ -41,28 +42,27 @@ class DistanceBias(PositionEmbedding):
         self.log_rate = nn.Parameter(first + (last - first) * between)
 
     def at(self, query: Domain, key: Domain, distance: float | None = None) -> Encoding:
-        # attention multiplies all logits by the inverse of this root
-        rate = self.log_rate.exp() * math.sqrt(self.channels * self.coefficients)
-        return DistanceEncoding(self, rate[:, None, None], query.positions, key.positions)
+        return DistanceEncoding(self, query.positions, key.positions)
 
 
 class DistanceEncoding(Encoding):
     r"""Queries, keys and values with three more dimensions, not rounded below float32.
 
     Args:
-        embedding: the embedding.
-        rate: $\lambda_h$ over the scale of the logits, (h, 1, 1).
+        embedding: with the rates $\lambda_h$.
         x_query: positions of the queries (b or 1, t, 2).
         x_key: positions of the keys (b or 1, s, 2).
     """
 
-    def __init__(self, embedding: DistanceBias, rate: Tensor, x_query: Tensor, x_key: Tensor) -> None:
+    def __init__(self, embedding: DistanceBias, x_query: Tensor, x_key: Tensor) -> None:
         super().__init__(embedding)
-        self.rate, self.x_query, self.x_key = rate, x_query, x_key
+        self.log_rate, self.x_query, self.x_key = embedding.log_rate, x_query, x_key
+        #: inverse of the scale of the logits, by which attention multiplies them
+        self.root = math.sqrt(embedding.channels * embedding.coefficients)
 
     def encode_query(self, q: Tensor) -> Tensor:
-        x = self.x_query
-        return _widen(q, self.rate.to(x.dtype) * torch.cat([2 * x, -torch.ones_like(x[..., :1])], dim=-1)[:, None])
+        x, rate = self.x_query, (self.log_rate.exp() * self.root)[:, None, None]
+        return _widen(q, rate.to(x.dtype) * torch.cat([2 * x, -torch.ones_like(x[..., :1])], dim=-1)[:, None])
 
     def encode_key(self, k: Tensor) -> Tensor:
         x = self.x_key
@@ -82,10 +82,10 @@ def _widen(coefficients: Tensor, extra: Tensor) -> Tensor:
 
 
 class RadialBias(PositionEmbedding):
-    r"""A learned function of distance for each head, equation (19) of docs/mathematics.md: the logits get $b_h(|x_t - x_s|)$.
+    r"""A learned function of distance for each head, equation (19) of docs/mathematics.md: the logits get $\beta_h(|x_t - x_s|)$.
 
-    $b_h(d) = \sum_n w_{hn} \exp\bigl(-\tfrac12 (d - \mu_n)^2 / \sigma^2\bigr)$ with centers $\mu_n$ evenly spaced from 0
-    to `extent` and $\sigma$ their spacing, as in SchNet (Schütt et al., 2017, https://arxiv.org/abs/1706.08566); zero
+    $\beta_h(\delta) = \sum_j \kappa_{hj} \exp\bigl(-\tfrac12 (\delta - \mu_j)^2 / \Delta^2\bigr)$ with centers $\mu_j$ evenly spaced
+    from 0 to `extent` and $\Delta$ their spacing, as in SchNet (Schütt et al., 2017, https://arxiv.org/abs/1706.08566); zero
     at first. Stores heads × tokens² for all pairs (once, not for each sample, on a grid), and heads × pairs with a
     neighborhood.
 
@@ -115,7 +115,7 @@ class RadialBias(PositionEmbedding):
         self.weight = nn.Parameter(torch.zeros(num_heads, centers))
 
     def bias(self, x_query: Tensor, x_key: Tensor) -> Tensor:
-        distance = (x_query[:, :, None] - x_key[:, None]).norm(dim=-1)[:, None]
+        distance = distances(x_query, x_key)[:, None]
         spacing = self.extent / (self.centers - 1)
         basis = (torch.exp(-0.5 * (distance / spacing - n).square()) for n in range(self.centers))
         weights = self.weight.to(distance.dtype)[:, :, None, None]

@@ -65,6 +65,8 @@ PositionFactory = Callable[[FieldType, int], PositionEmbedding]
 class Encoding:
     """Queries, keys and values with their positions in them, for one call of attention; as it is, without positions.
 
+    The domain of the queries caches it, so it must hold no functions of parameters, but the parameters.
+
     Attention weights stay invariant, and outputs equivariant, if inner products of encoded queries and keys are invariant and
     `decode` of a weighted sum of encoded values is equivariant.
 

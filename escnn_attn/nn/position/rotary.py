@@ -9,7 +9,7 @@ from torch import Tensor
 
 from escnn_attn.fields import max_frequency
 from escnn_attn.fields.functions import rotary_samples
-from escnn_attn.nn.position._rotation import PlanarFunctions, Rotation, Rotations, require_fixed, spread_radians
+from escnn_attn.nn.position._rotation import PlanarFunctions, Rotation, Rotations, require_fixed, spread_wavenumbers
 from escnn_attn.nn.position.embedding import Encoding, PositionEmbedding
 from escnn_attn.tokens import Domain, diameter
 
@@ -84,7 +84,7 @@ class RotaryEmbedding(PositionEmbedding):
         #: number of heads of each group
         self.heads_per_group = [num_heads // count + (i < num_heads % count) for i in range(count)]
         #: $|w|$ of all rotated pairs: of the first pair of each head group, then of the second, …
-        self.radians = spread_radians(wavelengths, count * math.ceil(rotary_fraction * self.channels / 2))
+        self.wavenumbers = spread_wavenumbers(wavelengths, count * math.ceil(rotary_fraction * self.channels / 2))
 
     @property
     def equivariance_tolerance(self) -> float:
@@ -92,11 +92,11 @@ class RotaryEmbedding(PositionEmbedding):
 
     def at(self, query: Domain, key: Domain, distance: float | None = None) -> Encoding:
         require_fixed(self, query.positions, key.positions)
-        counts: list[int | None] = [None] * len(self.radians)
+        counts: list[int | None] = [None] * len(self.wavenumbers)
         if self.functions.continuous:
             counts = [*self.sample_counts(diameter(query, key) if distance is None else distance)]
-        # constants of the domains, not buffers: a buffer would be rounded by .float() and, made in forward, upset DDP
-        waves = tuple(zip(range(len(counts)), self.radians, counts, strict=True))
+        # constants of the domains, not buffers: .float() would round a buffer, and DDP fails on buffers made in forward
+        waves = tuple(zip(range(len(counts)), self.wavenumbers, counts, strict=True))
         name = (self.functions, self.channels // 2, waves, tuple(self.heads_per_group))
         queries, keys = (domain.table(name, partial(Rotations, *name, domain.positions)) for domain in (query, key))
         return RotaryEncoding(self, queries, keys)
@@ -108,7 +108,7 @@ class RotaryEmbedding(PositionEmbedding):
                 raise ValueError(f"tokens are up to {distance:.3g} apart, but max_distance is {self.max_distance:g}")
             distance = self.max_distance
         # rounded up a little, so that clouds of nearly equal size share tables
-        arguments = (math.ceil(8 * w * distance) / 8 for w in self.radians)
+        arguments = (math.ceil(8 * w * distance) / 8 for w in self.wavenumbers)
         return [rotary_samples(self.max_frequency, argument, self.tolerance) for argument in arguments]
 
     def extra_repr(self) -> str:

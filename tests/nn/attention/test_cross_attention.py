@@ -175,6 +175,10 @@ def test_wrong_contexts_are_refused():
         module(x, image, batch=torch.arange(23) % 2, context_spacing=-2.0)
     with pytest.raises(TypeError, match="one gspace"):
         SteerableCrossAttention(module.in_type, mixed_type("D3"), num_heads=1)
+    with pytest.raises(ValueError, match="batch_size is 2, but there is no batch"):
+        module(x, around, batch_size=2)
+    with pytest.raises(TypeError, match=r"expected batch to be a torch\.Tensor, got list"):
+        module(x, around, batch=[0] * 23)
 
 
 def test_transform_keeps_pairs_together():

@@ -37,7 +37,7 @@ def test_continuous_elements_keep_the_tolerance_asked(name, tolerance, limit, di
     """At arbitrary positions, with queries and keys large enough for sharp attention."""
     t = fourier_type(planar_gspace(name), 8, limit)
     module = SteerableSelfAttention(t, num_heads=2, position=partial(RotaryEmbedding, tolerance=tolerance)).double()
-    assert 2 * np.pi / module.position.radians[0] == pytest.approx(6)
+    assert 2 * np.pi / module.position.wavenumbers[0] == pytest.approx(6)
     x = cloud(t, points=30, radius=distance / 2)
     errors = cloud_errors(module, t(3 * x.tensor, x.coords), rng)
     assert max(errors) < 10 * tolerance
@@ -57,7 +57,7 @@ def test_without_enough_samples_equivariance_is_lost(rng):
     """The samples are what makes attention equivariant: the check above can fail."""
     t = fourier_type(planar_gspace("SO2"), 4, 2)
     module = SteerableSelfAttention(t, num_heads=2).double()
-    module.position.sample_counts = lambda *_: [8] * len(module.position.radians)
+    module.position.sample_counts = lambda *_: [8] * len(module.position.wavenumbers)
     assert max(cloud_errors(module, cloud(t, radius=10.0), rng)) > 1e-2
 
 
@@ -96,9 +96,9 @@ def naive(module: SteerableSelfAttention, x, samples: int) -> torch.Tensor:
         )
         waves = torch.zeros(pairs, len(elements), 2, dtype=torch.float64)
         scale = next(i for i in range(len(position.heads_per_group)) if h < sum(position.heads_per_group[: i + 1]))
-        for f, index in enumerate(range(scale, len(position.radians), len(position.heads_per_group))):
+        for f, index in enumerate(range(scale, len(position.wavenumbers), len(position.heads_per_group))):
             angle = index * GOLDEN_ANGLE
-            w = position.radians[index] * np.array([np.cos(angle), np.sin(angle)])
+            w = position.wavenumbers[index] * np.array([np.cos(angle), np.sin(angle)])
             for n, g in enumerate(elements):
                 waves[f, n] = torch.tensor(gspace.basespace_action(g) @ w)
         for i, x_i in enumerate(x.coords):

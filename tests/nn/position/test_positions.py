@@ -17,7 +17,7 @@ from escnn_attn import (
 )
 from escnn_attn.nn.position.rotary import RotaryEncoding
 from escnn_attn.testing import equivariance_error
-from escnn_attn.tokens import Clouds, Grid, diameter
+from escnn_attn.tokens import Clouds, Grid, Tokens, diameter
 from escnn_attn.tokens.domain import _diameter
 from tests.helpers import assert_every_parameter_has_gradient, attention_on, cloud, mixed_type, relative, worst
 
@@ -191,7 +191,7 @@ def test_radial_bias_is_its_formula():
 def test_a_fraction_of_the_channels_turns(name, domain):
     """As exact as all of them; the pairs that do not turn see no positions."""
     module = attention_on(name, position=partial(RotaryEmbedding, rotary_fraction=0.5, head_groups=1, tolerance=1e-10))
-    assert len(module.position.radians) == 1
+    assert len(module.position.wavenumbers) == 1
     assert worst(equivariance_error(module, domain=domain)) < 1e-9
     position, points = module.position, Clouds(torch.randn(6, 2, dtype=torch.float64))
     size = position.coefficients
@@ -228,3 +228,28 @@ def test_a_bias_that_takes_samples_for_heads_is_refused():
     module(x)
     with pytest.raises(ValueError, match=r"expected a bias \(b, h or 1, t, s\) of 2 samples, got \(2, 10, 10\)"):
         module(x, batch=torch.arange(20) // 10)
+
+
+def test_a_kept_domain_holds_no_function_of_parameters():
+    """Two training steps on one grid: the second sees the parameters of the first step, and a graph of its own."""
+    module = attention_on("SO2", position=DistanceBias)
+    x = torch.randn(1, module.in_type.size, 4, 4, dtype=torch.float64)
+    tokens = Tokens.on(Grid(4, 4, dtype=torch.float64), x, module.in_layout)
+    with torch.no_grad():
+        module.forward_tokens(tokens)
+    for _ in range(2):
+        module.zero_grad()
+        out = module.forward_tokens(tokens).features
+        sum(f.square().sum() for f in out).backward()
+        assert module.position.log_rate.grad.abs().sum() > 0
+        with torch.no_grad():
+            module.position.log_rate.add_(0.5)
+    fresh = module.forward_tokens(Tokens(tokens.features, Grid(4, 4, dtype=torch.float64))).features
+    assert all(relative(a, b) < 1e-12 for a, b in zip(module.forward_tokens(tokens).features, fresh))
+
+
+def test_a_band_limit_that_a_group_does_not_have_is_refused():
+    with pytest.raises(ValueError, match="max_frequency of C3 must be from 0 to 1, got 2"):
+        attention_on("C3", max_frequency=2)
+    with pytest.raises(ValueError, match="must be from 0, got -1"):
+        attention_on("SO2", max_frequency=-1)
