@@ -45,6 +45,8 @@ class Lattice(NamedTuple):
 class Domain(ABC):
     """Base class of `Grid` and `Clouds`: where the tokens of one call are.
 
+    What is cached assumes that neither the domain nor the modules that use it change.
+
     Attributes:
         positions: (b, t, 2), or (1, t, 2) where all samples share them, as (x, y), y up, about the center.
         batch_size: number of samples b.

@@ -1,5 +1,7 @@
 """What attention takes: clouds, masks, dtypes, and what it refuses."""
 
+import gc
+import weakref
 from functools import partial
 
 import pytest
@@ -22,6 +24,7 @@ from escnn_attn import (
     planar_gspace,
 )
 from escnn_attn.nn.position._rotation import sampled_wave
+from escnn_attn.tokens import Tokens, grid_of
 from tests.helpers import POSITIONS, attention_on, cloud, mixed_type, pixels_of, relative
 
 
@@ -251,3 +254,23 @@ def test_tables_of_grids_are_kept_unless_tensors_are_temporary():
     torch.func.vmap(lambda x: Grid(3, 11).table("another table of this test", make) + x)(torch.zeros(2))
     Grid(3, 11).table("another table of this test", make)
     assert len(made) == 3
+
+
+@pytest.mark.parametrize("near", [None, Disc(1.5), KNearest(3)])
+@pytest.mark.parametrize("domain", ["grid", "points"])
+def test_what_a_call_caches_is_freed_with_it(near, domain):
+    """Without the garbage collector: no cached pattern or encoding refers to its domain."""
+    module = attention_on("O2", neighborhood=near)
+    x = torch.randn(1, module.in_type.size, 9, 9).double()
+    tokens = (
+        Tokens.on(grid_of(x), x, module.in_layout) if domain == "grid" else Tokens.of(cloud(module.in_type), module.in_layout)
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        module.forward_tokens(tokens)
+        reference = weakref.ref(tokens.domain)
+        del tokens
+        assert reference() is None
+    finally:
+        gc.enable()

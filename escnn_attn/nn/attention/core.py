@@ -33,8 +33,8 @@ def steerable_attention(
         gain: factors of the heads, (h,).
     """
     mixed = []
-    for group in encoding.groups:  # heads of equal encoded width share a fused call
-        query, key, value = q[:, group.heads], k[:, group.heads], v[:, group.heads]
+    parts = zip(encoding.groups, *(encoding.split(x) for x in (q, k, v)), strict=True)
+    for group, query, key, value in parts:  # heads of equal encoded width share a fused call
         encoded = group.encode_query(query), group.encode_key(key), group.encode_value(value)  # equation (3)
         weighted = pattern.attend(*encoded, scale, group.bias)  # equations (4) and (5)
         mixed.append(group.decode(weighted))  # equation (6)

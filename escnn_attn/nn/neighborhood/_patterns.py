@@ -27,7 +27,8 @@ class AttentionPattern(ABC):
     distance: float | None = None
 
     def __init__(self, query: Domain, key: Domain) -> None:
-        self.query, self.key = query, key
+        # not the domains: they cache the pattern, and would be freed by the garbage collector alone
+        self.x_query, self.x_key = query.positions, key.positions
         self.keep, self.log_weights = key.attended(), None
         if key.quadrature_weights is not None:
             self.log_weights = key.quadrature_weights.where(key.quadrature_weights > 0, 1).log()
@@ -55,28 +56,28 @@ class AttentionPattern(ABC):
 
     def weights(self, q: Tensor, k: Tensor, scale: float, bias: BiasFn) -> Tensor:
         """The attention weights (b, h, t, s), for inspection: this stores tokens²."""
-        return attention_weights(q, k, scale, self.allowed(), self.key_logits(bias, self.query.positions))
+        return attention_weights(q, k, scale, self.allowed(), self.key_logits(bias, self.x_query))
 
     def key_logits(self, bias: BiasFn, positions: Tensor) -> Tensor | None:
         """Bias and log-weights of all keys as logits (b or 1, h or 1, t or 1, s) of queries at given positions."""
         of_keys = None if self.log_weights is None else self.log_weights[:, None, None]
-        return add_terms(bias(positions, self.key.positions), of_keys)
+        return add_terms(bias(positions, self.x_key), of_keys)
 
 
 class AllPairs(AttentionPattern):
     """Every token attends to every token of its sample, in one fused call."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
-        keep, logits = self.allowed(), self.key_logits(bias, self.query.positions)
+        keep, logits = self.allowed(), self.key_logits(bias, self.x_query)
         return attend(q, k, v, scale, repeat_keys(keep, copies), repeat_keys(logits, copies))
 
     def allowed(self) -> Tensor | None:
         return None if self.keep is None else self.keep[:, None, None]
 
     def reached(self) -> Tensor | None:
-        if self.key.num_tokens == 0:
-            return self.query.positions.new_zeros(self.query.positions.shape[:2], dtype=torch.bool)
-        return None if self.keep is None else self.keep.any(dim=1, keepdim=True).expand(-1, self.query.num_tokens)
+        if self.x_key.shape[1] == 0:
+            return self.x_query.new_zeros(self.x_query.shape[:2], dtype=torch.bool)
+        return None if self.keep is None else self.keep.any(dim=1, keepdim=True).expand(-1, self.x_query.shape[1])
 
 
 class Graph(AttentionPattern):
@@ -118,8 +119,8 @@ class Graph(AttentionPattern):
 
     def allowed(self) -> Tensor:
         b, t = self.shape
-        pairs = torch.zeros(b * t, self.key.num_tokens, dtype=torch.bool, device=self.edges.device)
-        pairs[self.order[self.edges[1]], self.edges[0] % max(1, self.key.num_tokens)] = True
+        pairs = torch.zeros(b * t, self.x_key.shape[1], dtype=torch.bool, device=self.edges.device)
+        pairs[self.order[self.edges[1]], self.edges[0] % max(1, self.x_key.shape[1])] = True
         return pairs.view(b, 1, t, -1)
 
     def reached(self) -> Tensor:
@@ -136,7 +137,7 @@ class Graph(AttentionPattern):
 
     def _end_positions(self) -> tuple[Tensor, Tensor]:
         """Positions (e, 2) of the queries and keys of the edges."""
-        query, key = (domain.positions.expand(self.shape[0], -1, -1).flatten(0, 1) for domain in (self.query, self.key))
+        query, key = (x.expand(self.shape[0], -1, -1).flatten(0, 1) for x in (self.x_query, self.x_key))
         return query[self.order[self.edges[1]]], key[self.edges[0]]
 
 

@@ -36,11 +36,11 @@ class Discs(AttentionPattern):
         self.distance = self.radius = radius
 
     def allowed(self) -> Tensor:
-        return self._near(self.query.positions)
+        return self._near(self.x_query)
 
     def _near(self, x: Tensor) -> Tensor:
         """Keys (b or 1, 1, t, s) in the discs of queries at positions (1, t, 2)."""
-        disc = (distances(x, self.key.positions) <= self.radius)[:, None]
+        disc = (distances(x, self.x_key) <= self.radius)[:, None]
         return disc if self.keep is None else disc & self.keep[:, None, None]
 
 
@@ -49,7 +49,7 @@ class WideDiscs(Discs):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
         out, rows = [], max(1, BAND // (q.shape[0] * k.shape[2]))
-        for part, x in zip(q.split(rows, dim=2), self.query.positions.split(rows, dim=1), strict=True):
+        for part, x in zip(q.split(rows, dim=2), self.x_query.split(rows, dim=1), strict=True):
             keep, logits = (repeat_keys(term, copies) for term in (self._near(x), self.key_logits(bias, x)))
             out.append(attend(part, k, v, scale, keep, logits))
         return torch.cat(out, dim=2)
@@ -58,7 +58,7 @@ class WideDiscs(Discs):
         if self.keep is None:
             return None
         rows = max(1, BAND // self.keep.numel())
-        return torch.cat([self._near(x).any(dim=-1)[:, 0] for x in self.query.positions.split(rows, dim=1)], dim=1)
+        return torch.cat([self._near(x).any(dim=-1)[:, 0] for x in self.x_query.split(rows, dim=1)], dim=1)
 
 
 class Tiles(Discs):
@@ -101,13 +101,13 @@ class Tiles(Discs):
     @cached_property
     def exists(self) -> Tensor:
         """Keys of the windows to attend to at all, bool (b or 1, tiles, 1, 1, keys of a window)."""
-        everywhere = torch.ones(1, self.height * self.width, dtype=torch.bool, device=self.key.positions.device)
+        everywhere = torch.ones(1, self.height * self.width, dtype=torch.bool, device=self.x_key.device)
         return self._of_keys(everywhere if self.keep is None else self.keep)
 
     def reached(self) -> Tensor | None:
         if self.keep is None:
             return None
-        dtype = self.key.positions.dtype
+        dtype = self.x_key.dtype
         counts = self.exists[:, :, 0].to(dtype) @ self.disc.to(dtype).T  # keys in the disc of each query
         any_key = rearrange(counts, "b tile 1 query -> (b tile) 1 query 1") > 0
         return self._untile(any_key, len(self.keep))[:, 0, : self.height, : self.width, 0].flatten(1)
@@ -121,7 +121,7 @@ class Tiles(Discs):
     def _tile_positions(self) -> tuple[Tensor, Tensor]:
         """Positions (1, t, 2) of the queries of any tile and (1, s, 2) of the keys of its window."""
         query, key = (
-            torch.from_numpy(lattice_positions(Lattice(n, n, self.spacing)))[None].to(self.key.positions)
+            torch.from_numpy(lattice_positions(Lattice(n, n, self.spacing)))[None].to(self.x_key)
             for n in (self.side, self.window)
         )
         return query, key

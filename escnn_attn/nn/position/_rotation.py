@@ -103,8 +103,7 @@ class Rotation:
 
     def __init__(self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], x: Tensor) -> None:
         sampled = [sampled_wave(functions, wavenumbers, index, num_samples) for index, wavenumbers, num_samples in waves]
-        self.coefficients = sampled[0][0].shape[1]
-        fixed = (pairs - len(sampled)) * self.coefficients
+        fixed = (pairs - len(sampled)) * sampled[0][0].shape[1]
         self.matrix = torch.from_numpy(block_diag(*(matrix for matrix, _ in sampled), np.eye(fixed))).to(x)
         directions = np.concatenate([*(wave for _, wave in sampled), np.zeros((fixed, 2))])
         theta = phases(x, torch.from_numpy(directions).to(x))[:, :, None]
@@ -117,12 +116,12 @@ class Rotation:
         values = (functions @ self.matrix.mT.to(functions.dtype)).flatten(3)
         return (rotate_pairs(values, self.cos, self.sin) if rotate else values).transpose(1, 2)
 
-    def decode(self, values: Tensor, rotate: bool = True) -> Tensor:
+    def decode(self, values: Tensor, coefficients: int, rotate: bool = True) -> Tensor:
         """The transpose of `encode`, which is its inverse projected onto the band-limited functions."""
         values = values.transpose(1, 2)
         values = rotate_pairs(values, self.cos, -self.sin) if rotate else values
         functions = values.unflatten(-1, (2, -1)) @ self.matrix.to(values.dtype)
-        return functions.unflatten(-1, (-1, self.coefficients)).flatten(3, 4).transpose(1, 2)
+        return functions.unflatten(-1, (-1, coefficients)).flatten(3, 4).transpose(1, 2)
 
 
 class Rotations:
@@ -150,7 +149,7 @@ class Rotations:
         values = [part.encode(coefficients[:, heads], rotate) for part, heads in zip(self.parts, self.heads, strict=True)]
         return torch.cat([F.pad(value, (0, self.width - value.shape[-1])) for value in values], dim=1)
 
-    def decode(self, values: Tensor, rotate: bool = True) -> Tensor:
+    def decode(self, values: Tensor, coefficients: int, rotate: bool = True) -> Tensor:
         """The transpose of `encode`."""
         pairs = zip(self.parts, self.heads, strict=True)
-        return torch.cat([part.decode(values[:, heads, :, : part.width], rotate) for part, heads in pairs], dim=1)
+        return torch.cat([part.decode(values[:, heads, :, : part.width], coefficients, rotate) for part, heads in pairs], dim=1)

@@ -95,6 +95,10 @@ class Encoding:
         """Encodings of groups of heads of equal encoded width, each for a fused call of its own."""
         return [self]
 
+    def split(self, functions: Tensor) -> Sequence[Tensor]:
+        """Functions (b, h, t, c, r) of all heads, for each group."""
+        return [functions]
+
     def encode_query(self, q: Tensor) -> Tensor:
         return q.flatten(-2)
 

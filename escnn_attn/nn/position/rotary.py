@@ -129,15 +129,20 @@ class RotaryEncoding(Encoding):
         self, embedding: RotaryEmbedding, queries: Rotations | Rotation, keys: Rotations | Rotation, heads: slice = slice(None)
     ) -> None:
         super().__init__(embedding, heads)
+        # numbers of heads and coefficients are those of the embedding, as compilers take the attributes of modules for constants
+        self.embedding = embedding
         self.queries, self.keys, self.rotate_values = queries, keys, embedding.rotate_values
-        self._groups: list[Encoding] = [self]
+        self._groups: list[Encoding] = []
         if isinstance(queries, Rotations) and isinstance(keys, Rotations):
             parts = zip(queries.parts, keys.parts, queries.heads, strict=True)
             self._groups = [type(self)(embedding, query, key, group) for query, key, group in parts]
 
     @property
     def groups(self) -> Sequence[Encoding]:
-        return self._groups
+        return self._groups or [self]
+
+    def split(self, functions: Tensor) -> Sequence[Tensor]:
+        return functions.split(self.embedding.heads_per_group, dim=1) if self._groups else [functions]
 
     def encode_query(self, q: Tensor) -> Tensor:
         return self.queries.encode(q)
@@ -149,7 +154,7 @@ class RotaryEncoding(Encoding):
         return self.keys.encode(v, self.rotate_values)
 
     def decode(self, out: Tensor) -> Tensor:
-        return self.queries.decode(out, self.rotate_values)
+        return self.queries.decode(out, self.embedding.coefficients, self.rotate_values)
 
 
 class QueryKeyRotaryEmbedding(RotaryEmbedding):

@@ -79,7 +79,7 @@ class Together(Warm):
 
     def at(self, query, key, distance=None):
         encoding = super().at(query, key, distance)
-        encoding._groups = [encoding]
+        encoding._groups = []
         return encoding
 
 
