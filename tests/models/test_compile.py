@@ -15,8 +15,8 @@ def stack(depth: int = 1, **options) -> SteerableStack:
     return SteerableStack([steerable_block(t, num_heads=2, **options) for _ in range(depth)])
 
 
-def images(side: int) -> torch.Tensor:
-    return torch.randn(2, 20, side, side, generator=torch.Generator().manual_seed(side))
+def images(side: int, channels: int = 20) -> torch.Tensor:
+    return torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(side))
 
 
 def with_gradients(module: SteerableStack, x: torch.Tensor) -> list[torch.Tensor]:
@@ -50,12 +50,15 @@ def test_one_graph_serves_several_numbers_of_tokens():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, about itself
-def test_compiled_results_are_the_eager_ones():
-    module = stack()
+@pytest.mark.parametrize("size", ["small", "wide"])
+def test_compiled_results_are_the_eager_ones(size):
+    wide = fourier_type(planar_gspace("SO2"), 16, 3)
+    module = stack() if size == "small" else SteerableStack([steerable_block(wide, num_heads=8)])
     compiled = copy.deepcopy(module)
     compiled.compile(fullgraph=True)
     for side in (5, 7):
-        found, expected = with_gradients(compiled, images(side)), with_gradients(module, images(side))
+        x = images(side, module.in_type.size)
+        found, expected = with_gradients(compiled, x), with_gradients(module, x)
         assert all(relative(a, b) < 1e-5 for a, b in zip(found, expected, strict=True))
 
 
