@@ -49,7 +49,8 @@ def attention_map(network: SteerableTransformer, images: Tensor, block: int = -1
     chosen = blocks[block]
     attention = chosen.attention
     assert isinstance(attention, SteerableSelfAttention)
-    weights = attention.token_weights(chosen.attention_norm.forward_tokens(tokens))
+    normed = chosen.attention_norm.forward_tokens(tokens)
+    weights = attention.token_weights(normed, normed)
     positions = tokens.domain.positions[0]
     distance = positions.norm(dim=-1)
     central = distance < distance.min() + 1e-3

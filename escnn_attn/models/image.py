@@ -82,18 +82,7 @@ class ImageNetwork(SteerableNetwork):
             )
 
     def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
-        """Checks quarter turns and flips of an image.
-
-        Args:
-            atol: unused, kept for escnn's signature: errors are relative.
-            rtol: largest relative error.
-
-        Returns:
-            the elements with their relative errors.
-
-        Raises:
-            AssertionError: if an error is larger.
-        """
+        """Checks quarter turns and flips of an image; see `PlanarModule.check_equivariance`."""
         return assert_equivariant(self, size=fitting_side(self.windows, 29) or 29, tolerance=rtol)
 
 

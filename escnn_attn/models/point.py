@@ -26,18 +26,7 @@ class PointNetwork(SteerableNetwork):
         return Tokens.on(domain, self.stem(x, **options).tensor, self.blocks.in_layout)
 
     def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
-        """Checks random elements on a cloud.
-
-        Args:
-            atol: unused, kept for escnn's signature: errors are relative.
-            rtol: largest relative error, or `testing.stated_tolerance` where that is larger.
-
-        Returns:
-            the elements with their relative errors.
-
-        Raises:
-            AssertionError: if an error is larger.
-        """
+        """Checks random elements on a cloud; see `PlanarModule.check_equivariance`."""
         return assert_equivariant(self, domain="points", tolerance=max(rtol, stated_tolerance(self)))
 
 

@@ -70,8 +70,8 @@ class PoolingModule(IsotypicModule, TakesDomain):
 class InvariantPooling(PoolingModule):
     r"""Invariants of a whole sample: the trivial copies and the norms of the other irrep copies, averaged over tokens.
 
-    $y_c = \frac1T \sum_t |x_{c,t}|$, equation (23) of docs/mathematics.md, with the sign kept for trivial copies, and a weighted mean where tokens have
-    `quadrature_weights`. The output is a tensor of trivial fields without base space, ready for `escnn.nn.Linear`.
+    $\sum_t \omega_t\,I(y_t) / \sum_t \omega_t$, equation (23) of docs/mathematics.md, with $I$ the trivial copies with their signs and
+    the norms of the others, and $\omega$ the `quadrature_weights`, equal by default. The output is a tensor of trivial fields without base space, ready for `escnn.nn.Linear`.
 
     Args:
         in_type: any field type on the plane.

@@ -38,18 +38,7 @@ class SequentialModule(escnn.nn.SequentialModule, TakesDomain):
         one_state_dict(self)
 
     def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
-        """Checks exactly representable elements on a grid, and random ones on a cloud if all modules take clouds.
-
-        Args:
-            atol: unused, kept for escnn's signature: errors are relative.
-            rtol: largest relative error; on points `testing.stated_tolerance`, where that is larger.
-
-        Returns:
-            the elements with their relative errors.
-
-        Raises:
-            AssertionError: if an error is larger.
-        """
+        """Checks exactly representable elements on a grid, and random ones on a cloud if all modules take clouds; see `PlanarModule.check_equivariance`."""
         errors = assert_equivariant(self, domain="grid", tolerance=rtol)
         if self.takes_points():
             errors += assert_equivariant(self, domain="points", tolerance=max(rtol, stated_tolerance(self)))

@@ -128,7 +128,7 @@ class SteerableAttention(IsotypicModule):
             features = tuple(f.masked_fill(~reached[..., None], 0) for f in features)
         return self.dropout(tokens.with_features(features))
 
-    def weights(self, tokens: Tokens, context: Tokens) -> Tensor:
+    def token_weights(self, tokens: Tokens, context: Tokens) -> Tensor:
         """The attention weights (b, h, t, s) from tokens to a context, for inspection: this stores tokens²."""
         q, k, _ = self.query_key_value(tokens, context)
         pattern, encoding = self.prepare(tokens.domain, context.domain)

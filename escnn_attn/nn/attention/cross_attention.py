@@ -79,4 +79,4 @@ class SteerableCrossAttention(SteerableAttention, ContextModule):
 
         The arguments are those of `forward`.
         """
-        return self.weights(*self.tokens(x, context, **options))
+        return self.token_weights(*self.tokens(x, context, **options))

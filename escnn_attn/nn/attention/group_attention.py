@@ -1,6 +1,7 @@
 r"""The group self-attention of the literature, for finite groups: every pair of a position and a group element is a token."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -37,7 +38,7 @@ class RegularSelfAttention(TokenModule):
         *,
         num_heads: int,
         head_channels: int | None = None,
-        wavelengths: tuple[float, float] = (6.0, 60.0),
+        wavelengths: Sequence[float] = (6.0, 60.0),
         neighborhood: Neighborhood | None = None,
         checkpointing: bool = False,
     ) -> None:

@@ -74,13 +74,10 @@ class SteerableSelfAttention(SteerableAttention, TokenModule):
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         return self.attend(tokens, tokens)
 
-    def token_weights(self, tokens: Tokens) -> Tensor:
-        """The attention weights (b, h, t, s) of tokens, for inspection: unlike `forward_tokens`, this stores tokens²."""
-        return self.weights(tokens, tokens)
-
     def attention_weights(self, x: GeometricTensor, **options: Unpack[DomainOptions]) -> Tensor:
         """The attention weights (b, h, t, s), for inspection: unlike `forward`, this stores tokens².
 
         The arguments are those of `forward`.
         """
-        return self.token_weights(Tokens.of(require_type(x, self.in_type), self.in_layout, **options))
+        tokens = Tokens.of(require_type(x, self.in_type), self.in_layout, **options)
+        return self.token_weights(tokens, tokens)

@@ -56,7 +56,7 @@ def sampled_wave(
     return matrix, rotated_waves(gspace, elements, [wavenumbers], index)[:, 0]
 
 
-def spread_wavenumbers(wavelengths: tuple[float, float], count: int) -> list[float]:
+def spread_wavenumbers(wavelengths: Sequence[float], count: int) -> list[float]:
     r"""$|w| = 2\pi$/wavelength of `count` frequencies, evenly spaced in logarithm from the shortest to the longest; of one, the shortest.
 
     Raises:

@@ -1,6 +1,7 @@
 """Position embeddings by distance alone: cheaper than the rotary embedding, and blind to direction."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from escnn.nn import FieldType
@@ -33,7 +34,7 @@ class DistanceBias(PositionEmbedding):
         torch.Size([2])
     """
 
-    def __init__(self, head_type: FieldType, num_heads: int, *, lengths: tuple[float, float] = (2.0, 16.0)) -> None:
+    def __init__(self, head_type: FieldType, num_heads: int, *, lengths: Sequence[float] = (2.0, 16.0)) -> None:
         super().__init__(head_type, num_heads)
         if min(lengths) <= 0:
             raise ValueError(f"expected positive lengths, got {lengths}")

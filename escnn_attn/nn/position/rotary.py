@@ -62,7 +62,7 @@ class RotaryEmbedding(PositionEmbedding):
         head_type: FieldType,
         num_heads: int,
         *,
-        wavelengths: tuple[float, float] = (6.0, 60.0),
+        wavelengths: Sequence[float] = (6.0, 60.0),
         max_distance: float | None = None,
         tolerance: float = 1e-3,
         rotary_fraction: float = 0.5,
