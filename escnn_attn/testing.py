@@ -90,9 +90,7 @@ def equivariance_error(
     """
     if domain not in ("points", "grid"):
         raise ValueError(f'expected the domain "points" or "grid", got {domain!r}')
-    in_type = _in_type(module)
-    module = _eval_copy(module, dtype)
-    rng = np.random.default_rng(seed)
+    in_type, module, rng = _in_type(module), _eval_copy(module, dtype), np.random.default_rng(seed)
     if elements is None:
         elements = lattice_elements(in_type.gspace) if domain == "grid" else random_elements(in_type.fibergroup, 8, rng)
     draw = torch.Generator().manual_seed(seed)
