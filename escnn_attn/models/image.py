@@ -176,7 +176,7 @@ class SteerableFieldTransformer(FieldReadout, ImageNetwork):
     Examples:
         >>> import torch
         >>> from escnn_attn import SteerableFieldTransformer
-        >>> model = SteerableFieldTransformer("O2", out_fields={"vectors": 1}, channels=4, max_frequency=1, depth=1)
+        >>> model = SteerableFieldTransformer("SO2", out_fields={"vectors": 1}, channels=4, max_frequency=1, depth=1)
         >>> model(torch.randn(2, 1, 29, 29)).shape
         torch.Size([2, 2, 8, 8])
     """

@@ -123,7 +123,7 @@ def test_autocast_of_the_network():
 
 
 def test_wrong_images_are_refused():
-    with pytest.raises(ValueError, match=r"expected images \(b, 1, h, w\), or a GeometricTensor, got a tensor \(2, 3"):
+    with pytest.raises(ValueError, match=r"expected images \(b, 1, height, width\), or a GeometricTensor, got a tensor \(2, 3"):
         small_model("C4")(torch.randn(2, 3, 29, 29))
     with pytest.raises(TypeError, match="expected a geometric tensor of type"):
         small_model("C4")(cloud(mixed_type("C4")))
