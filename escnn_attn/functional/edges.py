@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from escnn_attn.functional.autograd import plain_operations
+from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients, plain_operations
 
 CHUNK = 8192
 
@@ -63,14 +63,12 @@ class EdgeAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
         (grad,) = grads
         q, k, v, bias, edges, weights = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a gradient of this gradient is wanted: differentiate the formula instead
-            inputs = [x for x, needed in zip((q, k, v, bias), ctx.needs_input_grad, strict=False) if needed]
-            out = edge_formula(q, k, v, bias, ctx.scale, edges)[0]
-            found = iter(torch.autograd.grad(out, inputs, grad, create_graph=True))
-            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:4]), None, None
+        if plain_gradients(grads):
+            formula = lambda *inputs: edge_formula(*inputs, ctx.scale, edges)[0]  # noqa: E731
+            return *differentiate(formula, (q, k, v, bias), ctx.needs_input_grad[:4], grads), None, None
         grad_q, grad_k, grad_v, grad_logits = map(torch.zeros_like, (q, k, v, weights))
         for part, rows in chunks(edges[1]):
             key, query = edges[:, part]
