@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
+from torch.autograd import forward_ad
 
 Gradients = tuple[Tensor | None, ...]
 

@@ -67,7 +67,7 @@ class EdgeAttention(torch.autograd.Function):
         (grad,) = grads
         q, k, v, bias, edges, weights = ctx.saved_tensors
         if plain_gradients(grads):
-            formula = lambda *inputs: edge_formula(*inputs, ctx.scale, edges)[0]  # noqa: E731
+            formula = lambda *inputs: edge_formula(*inputs, ctx.scale, edges)[0]
             return *differentiate(formula, (q, k, v, bias), ctx.needs_input_grad[:4], grads), None, None
         grad_q, grad_k, grad_v, grad_logits = map(torch.zeros_like, (q, k, v, weights))
         for part, rows in chunks(edges[1]):

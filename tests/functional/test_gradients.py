@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
