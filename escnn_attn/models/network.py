@@ -48,6 +48,7 @@ def make_body(
     depth: int,
     block: BlockFactory | None,
     stem: StemFactory,
+    checkpointing: bool,
 ) -> Body:
     """A stem, `depth` blocks and a norm; the arguments are those of `SteerableTransformer`."""
     gspace = planar_gspace(group) if isinstance(group, str) else group
@@ -63,7 +64,7 @@ def make_body(
     fields = as_field_type(gspace, in_type)
     made = stem(fields, token_type)
     blocks = [(block or steerable_block)(token_type) for _ in range(depth)]
-    return Body(fields, made, SteerableStack([*blocks, SteerableRMSNorm(token_type)]))
+    return Body(fields, made, SteerableStack([*blocks, SteerableRMSNorm(token_type)], checkpointing=checkpointing))
 
 
 class SteerableNetwork(EquivariantModule, TakesDomain):
@@ -90,7 +91,7 @@ class SteerableNetwork(EquivariantModule, TakesDomain):
 
     def encode(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tokens:
         """The tokens after the last block and the final norm; the arguments are those of `forward`."""
-        return self.blocks.forward_tokens(self.embed(x, **options))
+        return self.blocks(self.embed(x, **options))
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> Self:
@@ -140,7 +141,7 @@ class LogitReadout(SteerableNetwork):
 
     def invariants(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tensor:
         """The pooled invariants (b, c) that the logits are read from; the arguments are those of `forward`."""
-        return self.pool.pool_tokens(self.encode(x, **options))
+        return self.pool(self.encode(x, **options))
 
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """(b, num_classes); for points the number of clouds is not in the shape, and 1 is assumed."""
@@ -158,7 +159,7 @@ class FieldReadout(SteerableNetwork):
 
     def forward(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:
         """Fields of `out_type` at each token; the arguments are those of `TokenModule.forward`."""
-        tokens = self.readout.forward_tokens(self.encode(x, **options))
+        tokens = self.readout(self.encode(x, **options))
         return tokens.geometric(self.out_type, self.readout.out_layout)
 
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
