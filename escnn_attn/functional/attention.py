@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients, plain_operations
+from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients
+from escnn_attn.modes import plain_operations
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, keep: Tensor | None = None, bias: Tensor | None = None) -> Tensor:

@@ -4,16 +4,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch._C._functorch import is_legacy_batchedtensor  # pyright: ignore[reportMissingImports] (of is_grads_batched)
+
+from escnn_attn.modes import plain_operations
 
 Gradients = tuple[Tensor | None, ...]
-
-
-def plain_operations() -> bool:
-    """Whether a compiler, a transform of `torch.func`, batched gradients or forward mode runs: they need plain operations."""
-    return (
-        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-    )
 
 
 def plain_gradients(grads: Sequence[Tensor]) -> bool:
@@ -23,7 +18,7 @@ def plain_gradients(grads: Sequence[Tensor]) -> bool:
 
 def batched(grads: Sequence[Tensor]) -> bool:
     """Whether a backward pass is vectorized, by a transform of `torch.func` or `is_grads_batched`."""
-    return plain_operations() or any(torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads)
+    return plain_operations() or any(is_legacy_batchedtensor(grad) for grad in grads)
 
 
 def differentiate(

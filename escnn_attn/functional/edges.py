@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients, plain_operations
+from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients
+from escnn_attn.modes import plain_operations
 
 CHUNK = 8192
 
@@ -67,8 +68,13 @@ class EdgeAttention(torch.autograd.Function):
         (grad,) = grads
         q, k, v, bias, edges, weights = ctx.saved_tensors
         if plain_gradients(grads):
-            formula = lambda *inputs: edge_formula(*inputs, ctx.scale, edges)[0]
-            return *differentiate(formula, (q, k, v, bias), ctx.needs_input_grad[:4], grads), None, None
+            found = differentiate(
+                lambda q, k, v, bias: edge_formula(q, k, v, bias, ctx.scale, edges)[0],
+                (q, k, v, bias),
+                ctx.needs_input_grad[:4],
+                grads,
+            )
+            return *found, None, None
         grad_q, grad_k, grad_v, grad_logits = map(torch.zeros_like, (q, k, v, weights))
         for part, rows in chunks(edges[1]):
             key, query = edges[:, part]

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from escnn_attn.fields import Features
-from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients, plain_operations
+from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients
+from escnn_attn.modes import plain_operations
 
 
 def rms_norm(features: Features, gains: Features, eps: float) -> Features:

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from escnn_attn.functional.autograd import Gradients, autocasted, differentiate, plain_gradients, plain_operations
+from escnn_attn.functional.autograd import Gradients, autocasted, differentiate, plain_gradients
+from escnn_attn.modes import plain_operations
 
 Activation = Callable[[Tensor], Tensor]
 

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from escnn_attn.functional.autograd import Gradients, batched, plain_operations
+from escnn_attn.functional.autograd import Gradients, batched
+from escnn_attn.modes import plain_operations
 
 
 class RotatePairs(torch.autograd.Function):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from escnn_attn.fields import Features, Irreps
-from escnn_attn.functional.autograd import Gradients, autocasted, batched, differentiate, plain_operations
+from escnn_attn.functional.autograd import Gradients, autocasted, batched, differentiate
+from escnn_attn.modes import plain_operations
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from escnn_attn.fields import Features
-from escnn_attn.functional.autograd import plain_operations
+from escnn_attn.modes import plain_operations
 from escnn_attn.nn.attention import SteerableSelfAttention
 from escnn_attn.nn.dropout import DropPath
 from escnn_attn.nn.modules import TokenModule

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from typing_extensions import Self, Unpack
 
-from escnn_attn.compat import one_state_dict
+from escnn_attn.compat import made_by_escnn, settle_filters, tend_filters
 from escnn_attn.fields import as_field_type, fourier_type, planar_gspace, require_planar
 from escnn_attn.fields.types import Fields
 from escnn_attn.models.block import SteerableStack
@@ -62,7 +62,7 @@ def make_body(
     token_type = fourier_type(gspace, channels, MAX_FREQUENCY if continuous and max_frequency is None else max_frequency)
     require_planar(token_type)
     fields = as_field_type(gspace, in_type)
-    made = stem(fields, token_type)
+    made = made_by_escnn(lambda: stem(fields, token_type))
     blocks = [(block or steerable_block)(token_type) for _ in range(depth)]
     return Body(fields, made, SteerableStack([*blocks, SteerableRMSNorm(token_type)], checkpointing=checkpointing))
 
@@ -83,7 +83,7 @@ class SteerableNetwork(EquivariantModule, TakesDomain):
     def __init__(self, body: Body) -> None:
         super().__init__()
         self.in_type, self.stem, self.blocks = body
-        one_state_dict(self)
+        tend_filters(self)
 
     @abstractmethod
     def embed(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tokens:
@@ -118,9 +118,10 @@ class SteerableNetwork(EquivariantModule, TakesDomain):
         self.blocks.compile(**options)
 
     def train(self, mode: bool = True) -> Self:
-        # as in SequentialModule: filters are expanded as constants
-        with torch.no_grad():
-            return super().train(mode)
+        with torch.no_grad():  # as in SequentialModule
+            super().train(mode)
+        settle_filters(self)
+        return self
 
 
 class LogitReadout(SteerableNetwork):

@@ -7,7 +7,7 @@ import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
-from escnn_attn.functional.autograd import plain_operations
+from escnn_attn.modes import keepable
 from escnn_attn.tokens._checks import require_mask, require_weights
 from escnn_attn.tokens.domain import Domain, Lattice, T, inside_disc, lattice_positions
 
@@ -79,7 +79,7 @@ class Grid(Domain):
         return GeometricTensor(self.unpad(x), field_type)
 
     def table(self, name: Hashable, make: Callable[[], T]) -> T:
-        if self.lattice is None or _temporary():
+        if self.lattice is None or not keepable():
             return super().table(name, make)
         grid = (self.lattice, self.positions.dtype, self.positions.device)
         while grid not in _TABLES and len(_TABLES) >= KEPT_GRIDS:
@@ -97,8 +97,3 @@ class Grid(Domain):
         parts = {"positions": self.positions, "mask": self.mask, "quadrature_weights": self.quadrature_weights}
         kept = {name: None if part is None else part.index_select(1, index) for name, part in parts.items()}
         return self._with(**kept, index=index, lattice=self.lattice._replace(disc=True))
-
-
-def _temporary() -> bool:
-    """Whether tensors made now may be fake, traced or batched, and so must not be kept."""
-    return plain_operations() or torch._C._len_torch_dispatch_stack() > 0
