@@ -56,6 +56,9 @@ def tend_filters(module: nn.Module) -> None:
     module.register_load_state_dict_pre_hook(_ignore_filters)
     module.register_state_dict_post_hook(_leave_out_filters)
     for conv in _convolutions(module):
+        for name, value in vars(conv.basisexpansion).items():
+            if name.startswith(("in_indices_", "out_indices_")):  # lists of tensors, which compilers cannot read numbers from
+                setattr(conv.basisexpansion, name, [int(index) for index in value])
         if _expand_before not in conv._forward_pre_hooks.values():
             conv.register_forward_pre_hook(_expand_before)
             conv.register_forward_hook(_restore_after, always_call=True)

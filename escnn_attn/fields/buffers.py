@@ -52,4 +52,4 @@ class ExactBuffer(nn.Module):
     def _on(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         integers = np.issubdtype(self._exact.dtype, np.integer)
         with torch.inference_mode(False):  # a later training step must be able to use it
-            return torch.tensor(self._exact, dtype=torch.long if integers else dtype, device=device)
+            return torch.from_numpy(self._exact).to(device, torch.long if integers else dtype, copy=True)

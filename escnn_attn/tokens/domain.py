@@ -181,7 +181,13 @@ def diameter(query: Domain, key: Domain) -> float:
 
 @lru_cache(maxsize=64)
 def _lattice_diameter(query: Lattice, key: Lattice) -> float:
-    return _diameter(*(torch.from_numpy(lattice_positions(lattice))[None] for lattice in (query, key)))
+    angles = np.arange(16) * (math.pi / 16)
+    along = [lattice_positions(lattice) @ np.stack([np.cos(angles), np.sin(angles)]) for lattice in (query, key)]
+    along = [a for a in along if a.size]
+    if not along:
+        return 0.0
+    width = np.max([a.max(axis=0) for a in along], axis=0) - np.min([a.min(axis=0) for a in along], axis=0)
+    return float(width.max()) / math.cos(math.pi / 32)
 
 
 def _diameter(*positions: Tensor) -> float:
