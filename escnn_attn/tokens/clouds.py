@@ -55,8 +55,10 @@ class Clouds(Domain):
         positions = coords.to(position_dtype(coords.dtype))
         if mask is not None:
             positions = positions.masked_fill(~require_mask(mask, coords.shape[:1])[:, None], 0)
-        if not torch.isfinite(positions).all():
-            raise ValueError("expected finite coords, got NaN or infinity")
+        if not torch.isfinite(positions.square()).all():
+            raise ValueError(
+                f"expected finite coords, also when squared in {positions.dtype}, got NaN, infinity or larger ones"
+            )
         if quadrature_weights is not None:
             quadrature_weights = self._pad_numbers(require_weights(quadrature_weights, coords.shape[:1], mask))
         if mask is None and self._index is not None:

@@ -67,7 +67,8 @@ def output(module: nn.Module, dtype: torch.dtype) -> torch.Tensor:
     out = module(module.in_type(x))
     out = out.tensor if isinstance(out, GeometricTensor) else out
     out.float().square().sum().backward()
-    assert x.grad is not None and x.grad.isfinite().all()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
     return out
 
 
@@ -119,4 +120,5 @@ def test_fused_attention_runs_in_half_precision(group, position, neighborhood, m
             SteerableCrossAttention(t, t, num_heads=1, neighborhood=neighborhood)(x, x)
         else:
             SteerableSelfAttention(t, num_heads=1, position=POSITIONS[position], neighborhood=neighborhood)(x)
-    assert set(seen) == {torch.float32 if position == "distance" else torch.bfloat16}
+    wide = position == "distance" and neighborhood is None  # which needs the digits
+    assert set(seen) == {torch.float32 if wide else torch.bfloat16}
