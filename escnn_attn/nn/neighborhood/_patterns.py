@@ -8,7 +8,7 @@ from torch import Tensor
 
 from escnn_attn.functional import attend, attend_edges, attention_weights, spatial_order
 from escnn_attn.functional.edges import Chunks, chunks
-from escnn_attn.modes import plain_operations
+from escnn_attn.modes import plain_operations, readable
 from escnn_attn.tokens import Domain
 
 #: logits (b or 1, h or 1, t, s) of positions (b or 1, t, 2) and (b or 1, s, 2), or None: `Encoding.bias`
@@ -98,16 +98,20 @@ class Graph(AttentionPattern):
                 edges = edges[:, keep.reshape(-1)[edges[index]]]
         self.shape = (query.batch_size, query.num_tokens)
         # queries in an order in which neighbors are near, so that the keys of a chunk of edges stay in the cache
-        self.order = spatial_order(query.positions.expand(*self.shape, 2))
+        positions = query.positions.expand(*self.shape, 2)
+        fixed = readable(positions)
+        places = self.shape[0] * self.shape[1]
+        self.order = spatial_order(positions) if fixed else torch.arange(places, device=positions.device)
         self.rank = self.order.argsort()
         ranked = self.rank[edges[1]]
         by_query = ranked.argsort(stable=True)
         #: keys, and ranks of queries in that order, which ascend
         self.edges = torch.stack([edges[0][by_query], ranked[by_query]])
         self._parts: dict[int, Chunks] = {}
-        x, y = self._end_positions()
-        lengths = (x - y).detach().norm(dim=-1)
-        self.distance = float(lengths.max()) if lengths.numel() else 0.0
+        if fixed:
+            x, y = self._end_positions()
+            lengths = (x - y).detach().norm(dim=-1)
+            self.distance = float(lengths.max()) if lengths.numel() else 0.0
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
         edges, logits, parts = self.edges, self._edge_logits(bias, q.shape[1]), self._chunks(copies)

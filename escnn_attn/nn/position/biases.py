@@ -7,7 +7,7 @@ import torch
 from escnn.nn import FieldType
 from torch import Tensor, nn
 
-from escnn_attn.functional import distances
+from escnn_attn.functional import distances, radial_sum
 from escnn_attn.nn.position.embedding import Encoding, PositionEmbedding
 from escnn_attn.tokens import Domain
 
@@ -126,11 +126,8 @@ class RadialBias(PositionEmbedding):
         self.weight = nn.Parameter(torch.zeros(num_heads, centers))
 
     def bias(self, x_query: Tensor, x_key: Tensor) -> Tensor:
-        distance = distances(x_query, x_key)[:, None]
-        spacing = self.extent / (self.centers - 1)
-        basis = (torch.exp(-0.5 * (distance / spacing - n).square()) for n in range(self.centers))
-        weights = self.weight.to(distance.dtype)[:, :, None, None]
-        return sum((w * b for w, b in zip(weights.unbind(1), basis, strict=True)), start=distance.new_zeros(()))
+        distance = distances(x_query, x_key) * ((self.centers - 1) / self.extent)
+        return radial_sum(distance, self.weight.to(distance.dtype))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, extent={self.extent:g}, centers={self.centers}"

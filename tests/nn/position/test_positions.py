@@ -266,3 +266,14 @@ def test_distance_biases_of_neighbors_on_wide_clouds(extent):
     x = torch.randn(100, t.size)
     exact = attention.double()(t(x.double(), coords.double())).tensor
     assert relative(attention.float()(t(x, coords)).tensor.double(), exact) < 1e-5
+
+
+def test_radial_biases_keep_no_gaussian_for_the_gradient():
+    t, sizes = fourier_type(planar_gspace("SO2"), 2, 1), []
+    for centers in (4, 32):
+        attention = SteerableSelfAttention(t, num_heads=2, position=partial(RadialBias, centers=centers))
+        kept: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, to=kept: (to.append(x.nbytes), x)[1], lambda x: x):
+            attention(t(torch.randn(1, t.size, 9, 9)))
+        sizes.append(sum(kept))
+    assert sizes[1] - sizes[0] < 2 * 28 * 8
