@@ -26,8 +26,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, keep: Tensor | None = 
     dtype = torch.promote_types(q.dtype, v.dtype)
     with torch.autocast(q.device.type, enabled=False):  # an embedding may need its queries and keys to stay float32
         q, k, v, mask = q.to(dtype), k.to(dtype), v.to(dtype), logit_mask(keep, bias, dtype)
-        if torch._C._are_functorch_transforms_active() and mask is not None and mask.requires_grad:
-            return _formula(scale, q, k, v, mask)  # torch's fused call in a transform gives no gradient to a mask
+        if torch._C._are_functorch_transforms_active() and mask is not None and mask.dtype != torch.bool:
+            return _formula(scale, q, k, v, mask)  # in a transform torch's fused call gives no gradient to logits
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     return out if plain_operations() else FusedAttention.apply(out, q, k, v, mask, scale)
 

@@ -35,7 +35,7 @@ class SteerableDropout(nn.Module):
             return tokens
         like = tokens.features[0]
         keep = like.new_empty(*like.shape[1:3], self.count).bernoulli_(1 - self.p) / (1 - self.p)
-        kept = (keep.index_select(2, copies.like(keep)) for copies in self.fields)
+        kept = [keep.index_select(2, copies.like(keep)) for copies in self.fields if isinstance(copies, ExactBuffer)]
         return tokens.with_features(tuple(f * k for f, k in zip(tokens.features, kept, strict=True)))
 
     def extra_repr(self) -> str:
