@@ -23,7 +23,7 @@ from escnn_attn.nn.modules import TakesDomain, TokenModule
 from escnn_attn.nn.norm import SteerableRMSNorm
 from escnn_attn.nn.pooling import InvariantPooling
 from escnn_attn.pretrained import read_config, resolve
-from escnn_attn.tokens import DomainOptions, Tokens
+from escnn_attn.tokens import DomainOptions, Tokens, in_similar_sizes
 
 #: band limit of networks on continuous groups, where none is given
 MAX_FREQUENCY = 3
@@ -136,6 +136,7 @@ class LogitReadout(SteerableNetwork):
         space = self.pool.out_type.gspace
         self.out_type = FieldType(space, [space.trivial_repr] * num_classes)
 
+    @in_similar_sizes
     def forward(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tensor:
         """Logits (b, num_classes); the arguments are those of `TokenModule.forward`."""
         return self.readout(self.invariants(x, **options))
@@ -158,6 +159,7 @@ class FieldReadout(SteerableNetwork):
         self.readout = SteerableLinear(token_type, as_field_type(token_type.gspace, out_fields))
         self.out_type = self.readout.out_type
 
+    @in_similar_sizes
     def forward(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:
         """Fields of `out_type` at each token; the arguments are those of `TokenModule.forward`."""
         tokens = self.readout(self.encode(x, **options))
