@@ -5,14 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from escnn.gspaces import GSpace
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from typing_extensions import Self, Unpack
 
-from escnn_attn.compat import made_by_escnn, settle_filters, tend_filters
+from escnn_attn.compat import change_of_mode, made_by_escnn, tend_filters
 from escnn_attn.fields import as_field_type, fourier_type, planar_gspace, require_planar
 from escnn_attn.fields.types import Fields
 from escnn_attn.models.block import SteerableStack
@@ -118,10 +117,8 @@ class SteerableNetwork(EquivariantModule, TakesDomain):
         self.blocks.compile(**options)
 
     def train(self, mode: bool = True) -> Self:
-        with torch.no_grad():  # as in SequentialModule
-            super().train(mode)
-        settle_filters(self)
-        return self
+        with change_of_mode(self):
+            return super().train(mode)
 
 
 class LogitReadout(SteerableNetwork):
