@@ -183,6 +183,8 @@ def attention_pattern(neighborhood: Neighborhood | None, query: Domain, key: Dom
 
 def _hashable(neighborhood: Neighborhood | None) -> object:
     """The neighborhood itself, so that equal ones share patterns, or its id where it cannot be hashed."""
+    if neighborhood is None:  # whose hash older compilers do not know
+        return None
     try:
         hash(neighborhood)
     except TypeError:
