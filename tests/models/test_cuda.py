@@ -20,7 +20,7 @@ def run(module: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, list[to
     leaf = x.clone().requires_grad_()
     out = module(module.in_type(leaf))
     out = out.tensor if isinstance(out, GeometricTensor) else out
-    (out.double() if x.dtype == torch.float64 else out.float()).square().mean().backward()
+    out.to(x.dtype).square().mean().backward()
     return out, [leaf.grad, *(parameter.grad for parameter in module.parameters())]
 
 
