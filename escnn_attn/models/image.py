@@ -11,9 +11,10 @@ from typing_extensions import Unpack
 from escnn_attn.fields.types import Fields
 from escnn_attn.models._export import ExportedNetwork, PlainFields, PlainPooling, crop
 from escnn_attn.models.network import BlockFactory, Body, FieldReadout, LogitReadout, SteerableNetwork, StemFactory, make_body
-from escnn_attn.models.stems import attends, convolution_stem, fitting_side, keeps_center, stride_of, windows_of
-from escnn_attn.testing import assert_equivariant
+from escnn_attn.models.stems import attends, convolution_stem
+from escnn_attn.testing import check_equivariance
 from escnn_attn.tokens import DomainOptions, Grid, Tokens, domain_of, grid_of, require_type
+from escnn_attn.tokens.windows import fitting_side, keeps_center, losing_window, stride_of, windows_of
 
 
 class ImageNetwork(SteerableNetwork):
@@ -70,20 +71,25 @@ class ImageNetwork(SteerableNetwork):
 
     def _require_centered(self, *sides: int) -> None:
         """Raises a ValueError where the stem's strides would move the rotation center off the coarser grid."""
-        if self.in_type.fibergroup.order() != 1 and not all(keeps_center(self.windows, side) for side in sides):
-            fitting = [fitting_side(self.windows, side) for side in sides]
-            advice = "no size fits its windows"
-            if None not in fitting:
-                size = " × ".join(map(str, fitting))
-                advice = f"resample them to {size} about their center (padding on one side would move it)"
-            raise ValueError(
-                f"images of {' × '.join(map(str, sides))} lose their rotation center under the strides of the stem "
-                f"({stride_of(self.windows)} in all): {advice}"
-            )
+        if self.in_type.fibergroup.order() == 1 or all(keeps_center(self.windows, side) for side in sides):
+            return
+        fitting = [fitting_side(self.windows, side) for side in sides]
+        advice = ["no size fits its windows"]
+        if None not in fitting:
+            advice = [
+                f"resample them to {' × '.join(map(str, fitting))} about their center (padding on one side would move it)"
+            ]
+        lost = next(filter(None, (losing_window(self.windows, side) for side in sides)), None)
+        if lost is not None:
+            advice.append(f"or take a stem with {lost[0].remedies(lost[1])}")
+        raise ValueError(
+            f"images of {' × '.join(map(str, sides))} lose their rotation center under the strides of the stem "
+            f"({stride_of(self.windows)} in all): {', '.join(advice)}"
+        )
 
     def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
-        """Checks quarter turns and flips of an image; see `PlanarModule.check_equivariance`."""
-        return assert_equivariant(self, size=fitting_side(self.windows, 29) or 29, tolerance=rtol)
+        """Checks quarter turns and flips of images; see `PlanarModule.check_equivariance`."""
+        return check_equivariance(self, rtol, domain="grid")
 
 
 class SteerableTransformer(LogitReadout, ImageNetwork):

@@ -1,9 +1,7 @@
 """From images to tokens, with the steerable convolutions of escnn."""
 
 import copy
-import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
 
 import escnn.nn
 from escnn.nn import EquivariantModule, FieldType
@@ -14,6 +12,7 @@ from escnn_attn.nn.attention import LiftingSelfAttention, RegularSelfAttention, 
 from escnn_attn.nn.neighborhood import Neighborhood
 from escnn_attn.nn.nonlinearity import FourierGELU
 from escnn_attn.nn.norm import SteerableRMSNorm
+from escnn_attn.nn.sequential import SequentialModule
 
 
 def convolution_stem(
@@ -24,7 +23,7 @@ def convolution_stem(
     strides: Sequence[int] = (2, 2),
     hidden_channels: int | None = None,
     norm: Callable[[FieldType], EquivariantModule] = SteerableRMSNorm,
-) -> escnn.nn.SequentialModule:
+) -> SequentialModule:
     """Steerable convolutions of escnn from an image to a coarser grid of Fourier fields.
 
     Each convolution but the last is followed by a norm and a GELU on samples of the group (an ELU, for finite groups). A stride
@@ -60,7 +59,7 @@ def convolution_stem(
         convolution = escnn.nn.R2Conv(types[index], types[index + 1], size, stride=stride, padding=size // 2)
         # escnn shares kernel bases between all convolutions of the process: .double() on one network would break others
         layers.append(copy.deepcopy(convolution))
-    return escnn.nn.SequentialModule(*layers)
+    return SequentialModule(*layers)
 
 
 def lifting_stem(
@@ -72,7 +71,7 @@ def lifting_stem(
     num_heads: int = 4,
     neighborhood: Neighborhood | None = None,
     norm: Callable[[FieldType], EquivariantModule] = SteerableRMSNorm,
-) -> escnn.nn.SequentialModule:
+) -> SequentialModule:
     """Lifting self-attention from scalars to functions on a finite group, after a convolution and before pooling, each of stride 2.
 
     The convolution has radial kernels, as equivariant maps of scalars have, so that only attention sees directions.
@@ -98,7 +97,7 @@ def lifting_stem(
     if kernel_size % 2 == 0:
         raise ValueError(f"expected an odd kernel_size, got {kernel_size}")
     scalars = field_type(out_type.gspace, scalars=hidden_channels)
-    return escnn.nn.SequentialModule(
+    return SequentialModule(
         copy.deepcopy(escnn.nn.R2Conv(in_type, scalars, kernel_size, stride=2, padding=kernel_size // 2)),
         norm(scalars),
         escnn.nn.ELU(scalars),
@@ -107,72 +106,9 @@ def lifting_stem(
     )
 
 
-class Window(NamedTuple):
-    """Extent, padding and stride of a convolution or pooling, in pixels."""
-
-    extent: int
-    padding: int
-    stride: int
-
-
-@runtime_checkable
-class Windowed(Protocol):
-    """A convolution or pooling."""
-
-    kernel_size: int | tuple[int, int]
-    padding: int | tuple[int, int]
-    stride: int | tuple[int, int]
-
-
-@runtime_checkable
-class Dilated(Windowed, Protocol):
-    """A convolution that may be dilated."""
-
-    dilation: int | tuple[int, int] | None
-
-
-def windows_of(stem: nn.Module) -> list[Window]:
-    """The windows of the convolutions and poolings of a stem, in order."""
-    found = []
-    for module in stem.modules():
-        if isinstance(module, Windowed):
-            dilation = (_first(module.dilation) if isinstance(module, Dilated) and module.dilation else None) or 1
-            extent = dilation * (_first(module.kernel_size) - 1) + 1
-            found.append(Window(extent, _first(module.padding), _first(module.stride)))
-    return found
-
-
-def _first(size: int | tuple[int, int]) -> int:
-    return int(size[0] if isinstance(size, tuple) else size)
-
-
 def attends(stem: nn.Module) -> bool:
     """Whether a stem has attention inside, which would have to know masks at its own resolution."""
     return any(isinstance(module, RegularSelfAttention | SteerableAttention) for module in stem.modules())
-
-
-def stride_of(windows: Sequence[Window]) -> int:
-    """Pixels from token to token: the product of the strides."""
-    return math.prod(window.stride for window in windows)
-
-
-def keeps_center(windows: Sequence[Window], side: int) -> bool:
-    """Whether windows leave equal margins at both ends of an image side.
-
-    Only then do the centers of image and tokens, about which both rotate, agree.
-    """
-    for extent, padding, stride in windows:
-        free = side + 2 * padding - extent
-        if free < 0 or free % stride:
-            return False
-        side = free // stride + 1
-    return True
-
-
-def fitting_side(windows: Sequence[Window], least: int) -> int | None:
-    """The smallest side, at least `least`, of images that keep their rotation center; None if none is near."""
-    sides = range(least, least + 2 * stride_of(windows) + 64)
-    return next((side for side in sides if keeps_center(windows, side)), None)
 
 
 def _pointwise(hidden: FieldType) -> EquivariantModule:
