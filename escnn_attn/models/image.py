@@ -8,12 +8,13 @@ from escnn.nn import GeometricTensor
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from escnn_attn.arguments import require_integer, require_items
 from escnn_attn.fields.types import Fields
 from escnn_attn.models._export import ExportedNetwork, PlainFields, PlainPooling, crop
 from escnn_attn.models.network import BlockFactory, Body, FieldReadout, LogitReadout, SteerableNetwork, StemFactory, make_body
 from escnn_attn.models.stems import attends, convolution_stem
 from escnn_attn.testing import check_equivariance
-from escnn_attn.tokens import DomainOptions, Grid, Tokens, domain_of, grid_of, require_type
+from escnn_attn.tokens import DomainOptions, Grid, Tokens, domain_of, grid_of, require_input
 from escnn_attn.tokens.windows import fitting_side, keeps_center, losing_window, stride_of, windows_of
 
 
@@ -32,8 +33,8 @@ class ImageNetwork(SteerableNetwork):
         super().__init__(body)
         self.windows = windows_of(body.stem)
         if image_size is not None:
-            height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-            self._require_centered(height, width)
+            sides = require_items("image_size", image_size, 2) if isinstance(image_size, Sequence) else [image_size] * 2
+            self._require_centered(*(require_integer("image_size", side) for side in sides))
 
     def embed(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tokens:
         if isinstance(x, Tensor):
@@ -42,7 +43,7 @@ class ImageNetwork(SteerableNetwork):
                     f"expected images (b, {self.in_type.size}, height, width), or a GeometricTensor, got a tensor {tuple(x.shape)}"
                 )
             x = GeometricTensor(x, self.in_type)
-        pixels = domain_of(require_type(x, self.in_type), **options)
+        pixels = domain_of(require_input(x, self.in_type, self), **options)
         if not isinstance(pixels, Grid):
             raise TypeError(
                 f"a {type(self).__name__} takes images, not a cloud: take a SteerablePointTransformer or SteerablePointClassifier"

@@ -11,14 +11,14 @@ from escnn_attn.models.network import BlockFactory, FieldReadout, LogitReadout, 
 from escnn_attn.nn.linear import SteerableLinear
 from escnn_attn.nn.modules import TakesDomain
 from escnn_attn.testing import check_equivariance
-from escnn_attn.tokens import Clouds, DomainOptions, Tokens, domain_of, require_type
+from escnn_attn.tokens import Clouds, DomainOptions, Tokens, domain_of, require_input
 
 
 class PointNetwork(SteerableNetwork):
     """Base class of networks of point clouds."""
 
     def embed(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tokens:
-        domain = domain_of(require_type(x, self.in_type), **options)
+        domain = domain_of(require_input(x, self.in_type, self), **options)
         if not isinstance(domain, Clouds):
             raise TypeError(f"a {type(self).__name__} takes points with coords, not a grid: take a SteerableTransformer")
         if not isinstance(self.stem, TakesDomain):

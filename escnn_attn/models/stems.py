@@ -7,7 +7,8 @@ import escnn.nn
 from escnn.nn import EquivariantModule, FieldType
 from torch import nn
 
-from escnn_attn.fields import field_type
+from escnn_attn.arguments import require_factory, require_integer, require_items
+from escnn_attn.fields import field_type, require_planar
 from escnn_attn.nn.attention import LiftingSelfAttention, RegularSelfAttention, SteerableAttention
 from escnn_attn.nn.neighborhood import Neighborhood
 from escnn_attn.nn.nonlinearity import FourierGELU
@@ -38,7 +39,8 @@ def convolution_stem(
         norm: makes the norm of a type between them, such as `escnn.nn.IIDBatchNorm2d`.
 
     Raises:
-        ValueError: if the kernel sizes are not odd, or not as many as the strides.
+        TypeError: if a type is not on the plane, or a number no integer.
+        ValueError: if a number is not positive, or the kernel sizes are not odd, or not as many as the strides.
 
     Examples:
         >>> from escnn_attn import convolution_stem, field_type, fourier_type, planar_gspace
@@ -47,13 +49,16 @@ def convolution_stem(
         >>> stem.evaluate_output_shape((1, 1, 29, 29))
         (1, 20, 8, 8)
     """
-    if not kernel_sizes or len(kernel_sizes) != len(strides) or any(k % 2 == 0 for k in kernel_sizes):
-        raise ValueError(f"expected as many odd kernel sizes as strides, got {kernel_sizes} and {strides}")
-    channels = max(1, len(out_type) // 2) if hidden_channels is None else hidden_channels
+    steps = [require_integer("strides", stride) for stride in require_items("strides", strides)]
+    sizes = [require_integer("kernel_sizes", size) for size in require_items("kernel_sizes", kernel_sizes)]
+    if len(sizes) != len(steps) or any(size % 2 == 0 for size in sizes):
+        raise ValueError(f"expected as many odd kernel sizes as strides, got kernel_sizes={kernel_sizes} and strides={strides}")
+    _require_ends(in_type, out_type, norm)
+    channels = max(1, len(out_type) // 2) if hidden_channels is None else require_integer("hidden_channels", hidden_channels)
     hidden = FieldType(out_type.gspace, [out_type.representations[0]] * channels)
     layers: list[EquivariantModule] = []
-    types = [in_type, *[hidden] * (len(strides) - 1), out_type]
-    for index, (size, stride) in enumerate(zip(kernel_sizes, strides, strict=True)):
+    types = [in_type, *[hidden] * (len(steps) - 1), out_type]
+    for index, (size, stride) in enumerate(zip(sizes, steps, strict=True)):
         if index:
             layers += [norm(hidden), _pointwise(hidden)]
         convolution = escnn.nn.R2Conv(types[index], types[index + 1], size, stride=stride, padding=size // 2)
@@ -86,7 +91,8 @@ def lifting_stem(
         norm: makes the norm of a type after the convolution.
 
     Raises:
-        ValueError: if the kernel size is not odd.
+        TypeError: if a type is not on the plane, or a number no integer.
+        ValueError: if a number is not positive, or the kernel size is not odd.
 
     Examples:
         >>> from escnn_attn import field_type, fourier_type, lifting_stem, planar_gspace
@@ -94,9 +100,10 @@ def lifting_stem(
         >>> lifting_stem(field_type(d4, scalars=1), fourier_type(d4, 4)).evaluate_output_shape((1, 1, 29, 29))
         (1, 32, 8, 8)
     """
-    if kernel_size % 2 == 0:
+    if require_integer("kernel_size", kernel_size) % 2 == 0:
         raise ValueError(f"expected an odd kernel_size, got {kernel_size}")
-    scalars = field_type(out_type.gspace, scalars=hidden_channels)
+    _require_ends(in_type, out_type, norm)
+    scalars = field_type(out_type.gspace, scalars=require_integer("hidden_channels", hidden_channels))
     return SequentialModule(
         copy.deepcopy(escnn.nn.R2Conv(in_type, scalars, kernel_size, stride=2, padding=kernel_size // 2)),
         norm(scalars),
@@ -109,6 +116,13 @@ def lifting_stem(
 def attends(stem: nn.Module) -> bool:
     """Whether a stem has attention inside, which would have to know masks at its own resolution."""
     return any(isinstance(module, RegularSelfAttention | SteerableAttention) for module in stem.modules())
+
+
+def _require_ends(in_type: FieldType, out_type: FieldType, norm: object) -> None:
+    """Raises a TypeError for types that are not on the plane, and for a norm that makes none."""
+    require_planar(in_type)
+    require_planar(out_type, "out_type")
+    require_factory("norm", norm, "SteerableRMSNorm")
 
 
 def _pointwise(hidden: FieldType) -> EquivariantModule:

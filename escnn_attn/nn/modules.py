@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from escnn_attn.fields import IsotypicLayout, require_planar
 from escnn_attn.nn._export import ExportedModule
 from escnn_attn.testing import Approximate, check_equivariance
-from escnn_attn.tokens import DomainOptions, Tokens, grid_of, require_type
+from escnn_attn.tokens import DomainOptions, Tokens, grid_of, require_input
 
 
 class PlanarModule(Approximate, EquivariantModule):
@@ -51,7 +51,7 @@ class PlanarModule(Approximate, EquivariantModule):
     def __init__(self, in_type: FieldType, out_type: FieldType) -> None:
         super().__init__()
         require_planar(in_type)
-        require_planar(out_type)
+        require_planar(out_type, "out_type")
         if in_type.gspace != out_type.gspace:
             raise TypeError(f"expected types on one gspace, got {in_type.gspace} and {out_type.gspace}")
         self.in_type = in_type
@@ -165,10 +165,10 @@ class TokenModule(IsotypicModule, TakesDomain):
                 key (first row) to query (second row).
 
         Raises:
-            TypeError: if x is not of type `in_type`.
+            TypeError: if x is not of type `in_type` and of the dtype of the module.
             ValueError: if another argument does not fit x.
         """
-        tokens = Tokens.of(require_type(x, self.in_type), self.in_layout, **options)
+        tokens = Tokens.of(require_input(x, self.in_type, self), self.in_layout, **options)
         return self.forward_tokens(tokens).geometric(self.out_type, self.out_layout)
 
     def forward_grid(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from escnn.group import GroupElement
 from escnn.nn import EquivariantModule
 from typing_extensions import Unpack
 
+from escnn_attn.arguments import require_positive
 from escnn_attn.testing.actions import Fields, lattice_elements, reorder, transform, translate
 from escnn_attn.testing.errors import field_error
 from escnn_attn.testing.modules import call, copy_of, input_types
@@ -98,9 +99,7 @@ def assert_equivariant(module: EquivariantModule, *, tolerance: float | None = N
     """
     if tolerance is None:
         return check_equivariance(module, 0.0, **options)
-    if isinstance(tolerance, str) or not 0 < tolerance < np.inf:
-        raise ValueError(f"expected a positive and finite tolerance, or None, got {tolerance!r}")
-    return _assert(module, Bounds(tolerance, tolerance), options)
+    return _assert(module, Bounds(*[require_positive("tolerance", tolerance)] * 2), options)
 
 
 def check_equivariance(module: EquivariantModule, rtol: float, **options: Unpack[CheckOptions]) -> Errors:

@@ -7,6 +7,7 @@ from functools import partial
 from escnn.nn import FieldType
 from torch import Tensor
 
+from escnn_attn.arguments import require_ascending, require_integer, require_positive
 from escnn_attn.fields import max_frequency
 from escnn_attn.fields.functions import rotary_samples
 from escnn_attn.nn.position._rotation import PlanarFunctions, Rotation, Rotations, require_fixed, spread_wavenumbers
@@ -41,6 +42,7 @@ class RotaryEmbedding(PositionEmbedding):
             groups, where heads of long waves are narrower, and 1 on finite groups, where nothing is saved.
 
     Raises:
+        TypeError: for arguments that are no numbers.
         ValueError: for an odd number of channels, or wavelengths, distance, tolerance, rotary_fraction or head_groups out of
             range; in use, if tokens are farther apart than `max_distance`, need too many samples (naming a remedy), or have
             positions that require a gradient.
@@ -71,20 +73,27 @@ class RotaryEmbedding(PositionEmbedding):
         super().__init__(head_type, num_heads)
         if self.channels % 2:
             raise ValueError(f"channels are paired: expected an even number of head channels, got {self.channels}")
-        if not 0 < rotary_fraction <= 1:
-            raise ValueError(f"expected a rotary_fraction of the channels in (0, 1], got {rotary_fraction}")
-        if head_groups is not None and head_groups < 1:
-            raise ValueError(f"head_groups must be at least 1, got {head_groups}")
-        if tolerance <= 0 or (max_distance is not None and max_distance <= 0):
-            raise ValueError(f"expected a positive tolerance and max_distance, got {tolerance} and {max_distance}")
-        self.wavelengths, self.max_distance, self.tolerance = tuple(wavelengths), max_distance, tolerance
+        if not require_positive("rotary_fraction", rotary_fraction) <= 1:
+            raise ValueError(f"rotary_fraction must be in (0, 1], got {rotary_fraction!r}")
+        head_groups = None if head_groups is None else require_integer("head_groups", head_groups)
+        self.max_distance = None if max_distance is None else require_positive("max_distance", max_distance)
+        self.tolerance, self._wavelengths = (
+            require_positive("tolerance", tolerance),
+            require_ascending("wavelengths", wavelengths),
+        )
         self.functions = PlanarFunctions.of(head_type)
         self.max_frequency = max_frequency(head_type)
+        num_heads = self.num_heads
         count = min(num_heads, head_groups or (4 if self.functions.continuous else 1))
         #: number of heads of each group
         self.heads_per_group = [num_heads // count + (i < num_heads % count) for i in range(count)]
         #: $|w|$ of all rotated pairs: of the first pair of each head group, then of the second, …
         self.wavenumbers = spread_wavenumbers(wavelengths, count * math.ceil(rotary_fraction * self.channels / 2))
+
+    @property
+    def wavelengths(self) -> tuple[float, float]:
+        """Shortest and longest wavelength; fixed, as `wavenumbers` are made of them."""
+        return self._wavelengths
 
     @property
     def equivariance_tolerance(self) -> float:
