@@ -40,59 +40,54 @@ def require_integer(name: str, value: Any, least: int | None = 1, most: int | No
     return number
 
 
-def require_number(name: str, value: Any) -> float:
-    """A finite real number, also of numpy or torch.
+def require_positive(name: str, value: Any) -> float:
+    """A positive and finite number, also of numpy or torch.
 
     Raises:
         TypeError: if it is no real number.
-        ValueError: if it is not finite.
-    """
-    number = _real(value)
-    if number is None:
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be finite, got {value!r}")
-    return number
-
-
-def require_positive(name: str, value: Any) -> float:
-    """A positive and finite number; a TypeError or ValueError for anything else.
+        ValueError: if it is not positive and finite.
 
     Examples:
         >>> require_positive("radius", float("inf"))
         Traceback (most recent call last):
-        ValueError: radius must be positive and finite, got inf
+        ValueError: expected a finite radius, got inf
     """
     number = _real(value)
     if number is None:
-        raise TypeError(f"{name} must be a positive number, got {value!r}")
+        raise TypeError(f"{name} must be a number, got {value!r}")
     if not 0 < number < math.inf:
-        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+        raise ValueError(f"expected a {'finite' if number > 0 else 'positive'} {name}, got {value!r}")
     return number
 
 
-def require_probability(name: str, value: Any) -> float:
-    """A probability below 1; a TypeError or ValueError for anything else."""
+def require_share(name: str, value: Any, *, most: bool = False) -> float:
+    """A number in [0, 1), or with `most` in (0, 1]; a TypeError or ValueError for anything else."""
     number = _real(value)
     if number is None:
-        raise TypeError(f"{name} must be a number in [0, 1), got {value!r}")
-    if not 0 <= number < 1:
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if most and not 0 < number <= 1:
+        raise ValueError(f"expected a {name} in (0, 1], got {value!r}")
+    if not most and not 0 <= number < 1:
         raise ValueError(f"{name} must be in [0, 1), got {value!r}")
     return number
 
 
-def require_ascending(name: str, value: Any) -> tuple[float, float]:
-    """A pair of positive, finite numbers, the shorter first; a TypeError or ValueError for anything else."""
-    first, last = require_pair(name, value)
-    if first > last:
-        raise ValueError(f"{name} must be in order, the shortest first, got {value!r}")
+def require_pair(name: str, value: Any) -> tuple[float, float]:
+    """Two positive, finite numbers; a TypeError or ValueError for anything else."""
+    first, last = (_real(item) for item in require_items(name, value, 2))
+    if first is None or last is None:
+        raise TypeError(f"{name} must be numbers, got {value!r}")
+    if not (0 < first < math.inf and 0 < last < math.inf):
+        raise ValueError(f"expected positive {name}, and finite ones, got {value!r}")
     return first, last
 
 
-def require_pair(name: str, value: Any) -> tuple[float, float]:
-    """A pair of positive, finite numbers; a TypeError or ValueError for anything else."""
-    first, last = require_items(name, value, 2)
-    return tuple(require_positive(f"{name}={value!r}: each", item) for item in (first, last))  # pyright: ignore[reportReturnType]
+def require_range(name: str, value: Any) -> tuple[float, float]:
+    """Two positive, finite numbers in order; a TypeError or ValueError for anything else."""
+    shortest, longest = require_pair(name, value)
+    if shortest > longest:
+        raise ValueError(f"expected {name} 0 < shortest <= longest, got {value!r}")
+    return shortest, longest
 
 
 def require_items(name: str, value: Any, count: int | None = None) -> Sequence[Any]:
@@ -112,11 +107,11 @@ def require_flag(name: str, value: Any) -> bool:
     return value
 
 
-def require_factory(name: str, value: T, example: str) -> T:
+def require_factory(name: str, value: T, kind: str) -> T:
     """A class or function that makes something, and a TypeError for an object that was already made or anything else."""
     if isinstance(value, torch.nn.Module) or not callable(value):
         raise TypeError(
-            f"{name} must be a class or function that makes one, such as {example}, or a functools.partial of it, got {value!r}"
+            f"expected {name} to be a {kind} class, or a functools.partial or function that makes one, got {value!r}"
         )
     return value
 
@@ -140,7 +135,10 @@ def _real(value: Any) -> float | None:
     """A real number of Python, numpy or torch as a float; None for anything else, such as bools, strings and complex numbers."""
     if _is_bool(value) or not (isinstance(value, numbers.Real) or getattr(value, "shape", None) == ()):
         return None
-    return None if np.iscomplexobj(value) or (isinstance(value, torch.Tensor) and value.is_complex()) else float(value)
+    try:
+        return float(value)
+    except (TypeError, RuntimeError):  # complex
+        return None
 
 
 def _is_bool(value: Any) -> bool:

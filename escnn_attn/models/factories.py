@@ -45,7 +45,7 @@ def steerable_block(
     attention = SteerableSelfAttention(
         field_type, num_heads=num_heads, position=position, neighborhood=neighborhood, dropout=dropout
     )
-    made = require_factory("feedforward", feedforward, "BilinearFeedForward")(field_type)
+    made = require_factory("feedforward", feedforward, "TokenModule")(field_type)
     return SteerableTransformerBlock(attention, made, drop_path=drop_path)
 
 
@@ -73,5 +73,5 @@ def group_block(
     """
     require_planar(field_type, "field_type")
     attention = GroupSelfAttention(field_type, num_heads=num_heads, neighborhood=neighborhood)
-    made = require_factory("feedforward", feedforward, "BilinearFeedForward")(field_type)
+    made = require_factory("feedforward", feedforward, "TokenModule")(field_type)
     return SteerableTransformerBlock(attention, made, drop_path=drop_path)

@@ -61,8 +61,8 @@ def make_body(
     token_type = fourier_type(gspace, channels, MAX_FREQUENCY if continuous and max_frequency is None else max_frequency)
     require_planar(token_type)
     fields = as_field_type(gspace, in_type)
-    made = require_instance("stem", require_factory("stem", stem, "convolution_stem")(fields, token_type), EquivariantModule)
-    make = require_factory("block", steerable_block if block is None else block, "steerable_block")
+    made = require_instance("stem", require_factory("stem", stem, "EquivariantModule")(fields, token_type), EquivariantModule)
+    make = require_factory("block", steerable_block if block is None else block, "TokenModule")
     blocks = [make(token_type) for _ in range(depth)]
     return Body(fields, made, SteerableStack([*blocks, SteerableRMSNorm(token_type)]))
 

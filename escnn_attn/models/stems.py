@@ -122,7 +122,7 @@ def _require_ends(in_type: FieldType, out_type: FieldType, norm: object) -> None
     """Raises a TypeError for types that are not on the plane, and for a norm that makes none."""
     require_planar(in_type)
     require_planar(out_type, "out_type")
-    require_factory("norm", norm, "SteerableRMSNorm")
+    require_factory("norm", norm, "EquivariantModule")
 
 
 def _pointwise(hidden: FieldType) -> EquivariantModule:

@@ -3,7 +3,7 @@
 from escnn.nn import FieldType
 from torch import nn
 
-from escnn_attn.arguments import require_probability
+from escnn_attn.arguments import require_share
 from escnn_attn.tokens import Tokens
 
 
@@ -19,7 +19,7 @@ class SteerableDropout(nn.Module):
 
     def __init__(self, field_type: FieldType, p: float) -> None:
         super().__init__()
-        self.p = require_probability("dropout", p)
+        self.p = require_share("dropout", p)
         fields: dict[tuple, list[int]] = {}
         for index, rho in enumerate(field_type.representations):
             for irrep in rho.irreps:
@@ -47,7 +47,7 @@ class DropPath(nn.Module):
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        self.p = require_probability("drop_path", p)
+        self.p = require_share("drop_path", p)
 
     def forward(self, tokens: Tokens) -> Tokens:
         if not self.training or self.p == 0:

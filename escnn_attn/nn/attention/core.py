@@ -104,7 +104,7 @@ class SteerableAttention(IsotypicModule):
 
     def make_heads(self, heads: Heads, position: PositionFactory, neighborhood: Neighborhood | None, dropout: float) -> None:
         """Makes all that self- and cross-attention have in common; the arguments are those of `SteerableSelfAttention`."""
-        require_factory("position", position, "RotaryEmbedding")
+        require_factory("position", position, "PositionEmbedding")
         self.heads, self.neighborhood = heads, require_neighborhood(neighborhood)
         made = position(spectral_type(self.in_type.gspace, heads.channels, heads.max_frequency), heads.num_heads)
         self.position = require_instance("position", made, PositionEmbedding)

@@ -44,7 +44,7 @@ class RegularSelfAttention(TokenModule):
         checkpointing: bool = False,
     ) -> None:
         super().__init__(in_type, in_type if out_type is None else out_type)
-        gspace, group = in_type.gspace, in_type.fibergroup
+        gspace, group = require_planar(in_type), in_type.fibergroup
         if group.continuous:
             raise ValueError(f"expected a finite group for in_type, got {group}: take SteerableSelfAttention")
         _require_copies(in_type, self.in_kind)

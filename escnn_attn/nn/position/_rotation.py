@@ -13,7 +13,7 @@ from escnn.nn import FieldType
 from scipy.linalg import block_diag
 from torch import Tensor, nn
 
-from escnn_attn.arguments import require_ascending
+from escnn_attn.arguments import require_range
 from escnn_attn.fields import IrrepId, group_samples, require_planar, require_spectral, synthesis_matrix
 from escnn_attn.functional import phases, rotate_pairs
 
@@ -64,7 +64,7 @@ def spread_wavenumbers(wavelengths: Sequence[float], count: int) -> list[float]:
         TypeError: if the wavelengths are no two numbers.
         ValueError: if they are not positive, finite and in order.
     """
-    shortest, longest = require_ascending("wavelengths", wavelengths)
+    shortest, longest = require_range("wavelengths", wavelengths)
     return [float(w) for w in 2 * np.pi / np.geomspace(shortest, longest, count)]
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from escnn.nn import FieldType
 from torch import Tensor
 
-from escnn_attn.arguments import require_ascending, require_integer, require_positive
+from escnn_attn.arguments import require_integer, require_positive, require_range, require_share
 from escnn_attn.fields import max_frequency
 from escnn_attn.fields.functions import rotary_samples
 from escnn_attn.nn.position._rotation import PlanarFunctions, Rotation, Rotations, require_fixed, spread_wavenumbers
@@ -73,13 +73,12 @@ class RotaryEmbedding(PositionEmbedding):
         super().__init__(head_type, num_heads)
         if self.channels % 2:
             raise ValueError(f"channels are paired: expected an even number of head channels, got {self.channels}")
-        if not require_positive("rotary_fraction", rotary_fraction) <= 1:
-            raise ValueError(f"rotary_fraction must be in (0, 1], got {rotary_fraction!r}")
+        rotary_fraction = require_share("rotary_fraction of the channels", rotary_fraction, most=True)
         head_groups = None if head_groups is None else require_integer("head_groups", head_groups)
         self.max_distance = None if max_distance is None else require_positive("max_distance", max_distance)
         self.tolerance, self._wavelengths = (
             require_positive("tolerance", tolerance),
-            require_ascending("wavelengths", wavelengths),
+            require_range("wavelengths", wavelengths),
         )
         self.functions = PlanarFunctions.of(head_type)
         self.max_frequency = max_frequency(head_type)
