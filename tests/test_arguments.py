@@ -1,5 +1,7 @@
 """One table of constructors and calls, and of values without sense for each argument: all are refused by name and value."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
