@@ -2,13 +2,14 @@
 
 from functools import partial
 
+import escnn.nn
 import numpy as np
 import pytest
 import torch
 from escnn.nn import GeometricTensor
 
 import escnn_attn as ea
-from escnn_attn.testing import assert_equivariant
+from escnn_attn.testing import assert_equivariant, equivariance_error
 from tests.helpers import mixed_type
 
 NAN, INF = float("nan"), float("inf")
@@ -57,7 +58,7 @@ CONSTRUCTORS = {
     "fourier_type of C4": (ea.fourier_type, {"gspace": C4, "channels": 4}, {"max_frequency": [*LIMIT, 3]}),
     "field_type": (ea.field_type, {"gspace": SO2, "scalars": 2}, {"gspace": ["SO2", None, 2, T], "scalars": SIZE, "vectors": SIZE}),
     "IsotypicLayout": (ea.IsotypicLayout, {"field_type": T}, {"field_type": TYPE}),
-    "Grid": (ea.Grid, {"height": 3, "width": 3}, {"height": SIZE, "width": SIZE, "batch_size": SIZE, "spacing": POSITIVE, "mask": [2, [True]], "quadrature_weights": [2, [1.0]]}),
+    "Grid": (ea.Grid, {"height": 3, "width": 3}, {"height": SIZE, "width": SIZE, "batch_size": SIZE, "spacing": POSITIVE, "mask": [2, [True]], "quadrature_weights": [2, [1.0]], "dtype": ["float32", None, torch.long, torch.bool]}),
     "SteerableLinear": (ea.SteerableLinear, {"in_type": T, "out_type": T}, {"in_type": TYPE, "out_type": TYPE, "bias": FLAG}),
     "SteerableRMSNorm": (ea.SteerableRMSNorm, {"in_type": T}, {"in_type": TYPE, "eps": POSITIVE}),
     "BilinearFeedForward": (ea.BilinearFeedForward, {"in_type": T}, {"in_type": TYPE, "expansion": POSITIVE}),
@@ -207,7 +208,9 @@ def test_features_of_another_dtype_are_refused_at_every_door():
     network = ea.SteerableTransformer("C4", channels=2, depth=1)
     cross = ea.SteerableCrossAttention(T, HEAD, num_heads=2)
     gelu = ea.FourierGELU(T)
+    chain = ea.SequentialModule(escnn.nn.R2Conv(T, T, 3))
     for call in (
+        lambda: chain(pixels(T, torch.float64)),
         lambda: network(torch.randn(1, 1, 29, 29).double()),
         lambda: cross(points(T), points(HEAD, dtype=torch.float64)),
         lambda: cross.attention_weights(points(T, dtype=torch.float64), points(HEAD)),
@@ -264,6 +267,18 @@ def test_a_factory_that_makes_something_else_is_refused():
         ea.SteerableTransformer("C4", stem=lambda *_: 2)
 
 
+DTYPE = ["float32", None, 2]
+CHECKER = {"size": [*COUNT, 0], "batch": SIZE, "seed": SIZE, "dtype": DTYPE, "domain": ["image", None, 3, "points, grid"]}
+
+
+@pytest.mark.parametrize("argument", CHECKER)
+def test_options_of_the_checker(argument):
+    for value in CHECKER[argument]:
+        for check in (equivariance_error, assert_equivariant):
+            refused(partial(check, linear), argument, value)
+
+
 @pytest.mark.parametrize("tolerance", [v for v in POSITIVE if v is not None])
 def test_tolerances_of_the_checker(tolerance):
     refused(partial(assert_equivariant, linear), "tolerance", tolerance)
+    refused(linear.check_equivariance, "rtol", tolerance)

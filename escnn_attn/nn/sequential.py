@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from escnn_attn.compat import one_state_dict
 from escnn_attn.nn.modules import TakesDomain
 from escnn_attn.testing import check_equivariance
-from escnn_attn.tokens import DomainOptions, require_type
+from escnn_attn.tokens import DomainOptions, require_dtype, require_type
 from escnn_attn.tokens.windows import Window, warn_off_center, windows_of
 
 
@@ -85,6 +85,7 @@ class SequentialModule(escnn.nn.SequentialModule, TakesDomain):
                     f"{type(module).__name__} does not pass batch, mask and the like on to the attention inside it: nest an "
                     "escnn_attn.SequentialModule instead"
                 )
+            require_dtype(x.tensor, module)
             x = module(x)
         return x
 

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from escnn.group import GroupElement
 from escnn.nn import EquivariantModule
+from torch import nn
 from typing_extensions import Unpack
 
-from escnn_attn.arguments import require_positive
+from escnn_attn.arguments import require_instance, require_integer, require_positive
 from escnn_attn.testing.actions import Fields, lattice_elements, reorder, transform, translate
 from escnn_attn.testing.errors import field_error
 from escnn_attn.testing.modules import call, copy_of, input_types
@@ -20,7 +21,7 @@ Errors = list[tuple[GroupElement, float]]
 
 #: of the points, when translations are tested
 SHIFT = (5.3, -7.1)
-#: what modules raise for a domain that they do not take: escnn's leave it to torch
+#: what modules raise for a domain that they do not take, those of this library the first two
 REFUSALS = (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError)
 
 
@@ -67,7 +68,7 @@ def equivariance_error(
         ValueError: if an element does not act exactly on a grid.
         AssertionError: if the module changes its input, or its output is zero, not finite or not of its `out_type`.
     """
-    setting = Setting(_require_domain(domain), _size(module, domain, size), dtype, batch=batch, seed=seed)
+    setting = _setting(module, _require_domain(domain), {"size": size, "dtype": dtype, "batch": batch, "seed": seed})
     return _measure(module, setting, setting.elements(module) if elements is None else elements)
 
 
@@ -98,14 +99,14 @@ def assert_equivariant(module: EquivariantModule, *, tolerance: float | None = N
         >>> errors = assert_equivariant(SteerableLinear(t, t))
     """
     if tolerance is None:
-        return check_equivariance(module, 0.0, **options)
+        return _assert(module, stated_bounds(module, exact_tolerance(module, _dtype(options))), options)
     return _assert(module, Bounds(*[require_positive("tolerance", tolerance)] * 2), options)
 
 
 def check_equivariance(module: EquivariantModule, rtol: float, **options: Unpack[CheckOptions]) -> Errors:
     """`assert_equivariant` without a tolerance, or with larger errors `rtol` of what is exact: the method of that name of modules."""
-    exact = exact_tolerance(module, options.get("dtype", torch.float64))
-    return _assert(module, stated_bounds(module, max(rtol, exact)), options)
+    exact = max(require_positive("rtol", rtol), exact_tolerance(module, _dtype(options)))
+    return _assert(module, stated_bounds(module, exact), options)
 
 
 def _assert(module: EquivariantModule, bounds: Bounds, options: CheckOptions) -> Errors:
@@ -135,19 +136,35 @@ def _require_domain(domain: str, *more: str) -> str:
 
 def _settings(module: EquivariantModule, domain: str, options: CheckOptions) -> list[Setting]:
     """A setting for each domain that is asked for, or for "all" each that the module takes."""
-    chosen = {"dtype": options.get("dtype", torch.float64), "batch": options.get("batch", 2), "seed": options.get("seed", 0)}
-    settings = [Setting(name, _size(module, name, options.get("size")), **chosen) for name in ("grid", "points")]
+    settings = [_setting(module, name, options) for name in ("grid", "points")]
     if domain != "all":
         return [setting for setting in settings if setting.domain == domain]
-    taken = [setting for setting in settings if not _refused(module, setting, REFUSALS)] or settings[:1]
+    taken = [setting for setting in settings if not _refused(module, setting, _refusals(module))] or settings[:1]
     seen = [setting for setting in taken if any(g != g.group.identity for g in setting.elements(module))]
     return seen or taken
 
 
-def _size(module: EquivariantModule, domain: str, size: int | None) -> tuple[float, float]:
-    if size is None:
-        return default_sizes(module, domain)[0]
-    return (size, size) if domain == "grid" else (4 * size, CLOUDS[0][1])
+def _setting(module: EquivariantModule, domain: str, options: CheckOptions) -> Setting:
+    size, dtype = default_sizes(module, domain)[0], _dtype(options)
+    if "size" in options:
+        side = require_integer("size", options["size"])
+        size = (side, side) if domain == "grid" else (4 * side, CLOUDS[0][1])
+    batch, seed = (require_integer(name, options.get(name, default), 0) for name, default in (("batch", 2), ("seed", 0)))
+    return Setting(domain, size, dtype, batch=batch, seed=seed)
+
+
+def _dtype(options: CheckOptions) -> torch.dtype:
+    return require_instance("dtype", options.get("dtype", torch.float64), torch.dtype)
+
+
+def _refusals(module: EquivariantModule) -> tuple[type[Exception], ...]:
+    """What a module raises for a domain that it does not take: those of other libraries leave it to torch."""
+    foreign = any(isinstance(part, EquivariantModule) and not _is_ours(part) for part in module.modules())
+    return REFUSALS if foreign or not _is_ours(module) else REFUSALS[:2]
+
+
+def _is_ours(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("escnn_attn.")
 
 
 def _refused(module: EquivariantModule, setting: Setting, refusals: type[Exception] | tuple[type[Exception], ...]) -> bool:

@@ -21,13 +21,18 @@ def require_type(x: object, expected: FieldType) -> GeometricTensor:
 def require_input(x: object, expected: FieldType, module: nn.Module) -> GeometricTensor:
     """Returns `x` if it is a geometric tensor of the expected type and of the dtype of a module, and raises a TypeError otherwise."""
     geometric = require_type(x, expected)
-    if not torch.compiler.is_compiling() and not torch.is_autocast_enabled(geometric.tensor.device.type):
-        own = next((t.dtype for t in chain(module.parameters(), module.buffers()) if t.is_floating_point()), None)
-        if own not in (None, geometric.tensor.dtype):
-            raise TypeError(
-                f"expected features of {own}, the dtype of the {type(module).__name__}, got {geometric.tensor.dtype}: convert one of them by .to()"
-            )
+    require_dtype(geometric.tensor, module)
     return geometric
+
+
+def require_dtype(x: Tensor, module: nn.Module) -> None:
+    """Raises a TypeError for features of another dtype than the parameters of a module; under autocast any will do."""
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
+        return
+    own = next((t.dtype for t in chain(module.parameters(), module.buffers()) if t.is_floating_point()), x.dtype)
+    if x.dtype != own:
+        name = type(module).__name__
+        raise TypeError(f"expected features of {own}, the dtype of the {name}, got {x.dtype}: convert one of them by .to()")
 
 
 def require_tensor(x: object, name: str) -> Tensor:

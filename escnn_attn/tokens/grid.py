@@ -7,7 +7,7 @@ import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
-from escnn_attn.arguments import require_integer, require_positive
+from escnn_attn.arguments import require_instance, require_integer, require_positive
 from escnn_attn.functional.autograd import plain_operations
 from escnn_attn.tokens._checks import require_mask, require_weights
 from escnn_attn.tokens.domain import Domain, Lattice, T, inside_disc, lattice_positions
@@ -55,6 +55,8 @@ class Grid(Domain):
     ) -> None:
         spacing, batch_size = require_positive("spacing", spacing), require_integer("batch_size", batch_size, 0)
         self.height, self.width = height, width = require_integer("height", height, 0), require_integer("width", width, 0)
+        if not require_instance("dtype", dtype, torch.dtype).is_floating_point:
+            raise ValueError(f"expected a floating-point dtype of positions, got {dtype}")
         #: indices of the pixels that are tokens, row by row; None for all
         self.index: Tensor | None = None
         lattice, shape = Lattice(height, width, spacing), (batch_size, height, width)
