@@ -28,7 +28,7 @@ def network_table() -> Table:
     table = Table("group", "elements", "largest error", title=title)
     for group in ("SO2", "O2", "C8", "D4"):
         torch.manual_seed(0)
-        network = SteerableTransformer(group, channels=8, max_frequency=3, block=partial(steerable_block, num_heads=2))
+        network = SteerableTransformer(group, channels=8, block=partial(steerable_block, num_heads=2))
         errors = equivariance_error(network, dtype=torch.float32, size=29)
         table.add_row(group, str(len(errors)), f"{max(error for _, error in errors):.1e}")
     return table

@@ -73,8 +73,7 @@ class SequentialModule(escnn.nn.SequentialModule, TakesDomain):
         x = require_type(input, self.in_type)
         for name, module in self._modules.items():
             assert module is not None
-            if self.windows[name] and x.tensor.dim() == 4 and x.type.fibergroup.order() != 1:
-                warn_off_center(type(module).__name__, self.windows[name], tuple(x.tensor.shape[2:]))
+            self._watch_center(name, x)
             if isinstance(module, TakesDomain):
                 x = module(x, **options)
                 continue
@@ -88,6 +87,11 @@ class SequentialModule(escnn.nn.SequentialModule, TakesDomain):
             require_dtype(x.tensor, module)
             x = module(x)
         return x
+
+    def _watch_center(self, name: str, x: GeometricTensor) -> None:
+        """Warns if a module moves the rotation center of a grid that enters it."""
+        if self.windows[name] and x.tensor.dim() == 4 and x.type.fibergroup.order() != 1 and not torch.compiler.is_compiling():
+            warn_off_center(type(self._modules[name]).__name__, self.windows[name], tuple(x.tensor.shape[2:]))
 
 
 def _require_equivariant(module: object) -> None:

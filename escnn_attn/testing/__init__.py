@@ -8,3 +8,20 @@ from escnn_attn.testing.actions import lattice_elements, random_elements, reorde
 from escnn_attn.testing.checks import assert_equivariant, check_equivariance, equivariance_error
 from escnn_attn.testing.errors import field_error, relative_error
 from escnn_attn.testing.tolerances import LARGEST_TOLERANCE, TOLERANCE, Approximate, stated_tolerance
+
+__all__ = [
+    "LARGEST_TOLERANCE",
+    "TOLERANCE",
+    "Approximate",
+    "assert_equivariant",
+    "check_equivariance",
+    "equivariance_error",
+    "field_error",
+    "lattice_elements",
+    "random_elements",
+    "relative_error",
+    "reorder",
+    "stated_tolerance",
+    "transform",
+    "translate",
+]
