@@ -6,7 +6,7 @@ from typing import Literal, TypedDict
 import numpy as np
 import torch
 from escnn.group import GroupElement
-from escnn.nn import EquivariantModule
+from escnn.nn import EquivariantModule, PointwiseDropout
 from torch import nn
 from typing_extensions import Unpack
 
@@ -22,7 +22,7 @@ Errors = list[tuple[GroupElement, float]]
 #: of the points, when translations are tested
 SHIFT = (5.3, -7.1)
 #: what modules raise for a domain that they do not take, those of this library the first two
-REFUSALS = (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError)
+REFUSALS = (TypeError, ValueError, RuntimeError, AssertionError, IndexError, NotImplementedError)
 
 
 class CheckOptions(TypedDict, total=False):
@@ -179,8 +179,10 @@ def _refused(module: EquivariantModule, setting: Setting, refusals: type[Excepti
 
 def _is_random(module: EquivariantModule, setting: Setting) -> bool:
     """Whether a module draws for each pixel or sample, so that equal seeds do not draw alike for what is moved."""
-    if not setting.training or setting.domain == "points":
+    if not setting.training:
         return False
+    if setting.domain == "points":  # which do not change places: only draws for each component of a field differ
+        return any(isinstance(part, PointwiseDropout) for part in module.modules())
     inputs, fresh = setting.inputs(module), copy_of(module, setting.dtype, training=True)
     first, second = (call(fresh, inputs, seed) for seed in range(2))
     return field_error(first, second) > 0

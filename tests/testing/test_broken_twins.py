@@ -75,6 +75,7 @@ TWINS = {
     "the order of points": Twin(number_points),
     "train mode": Twin(relu_if(lambda module, _: module.training)),
     "train mode of images": Twin(relu_if(lambda module, x: module.training and x.coords is None)),
+    "dropout of components": Twin(lambda module, x: nn.functional.dropout(x.tensor, training=module.training)),
     "float32": Twin(relu_if(lambda _, x: x.tensor.dtype == torch.float32)),
     "points farther than 3": Twin(broken_on(lambda x: x.norm(dim=1) > 5)),
     "an even side": Twin(on_grid(lambda height, _: height % 2 == 0)),
@@ -172,6 +173,28 @@ def test_no_tolerance_is_that_of_the_dtype():
     for tolerance in (float("nan"), float("inf"), 0.0, "1"):
         with pytest.raises((TypeError, ValueError), match="tolerance"):
             assert_equivariant(SteerableLinear(TYPE, TYPE), tolerance=tolerance)
+
+
+REGULAR = fourier_type(planar_gspace("D4"), 2)
+SOUND = [
+    escnn.nn.R2Conv(REGULAR, REGULAR, 3, stride=2, padding=1),
+    escnn.nn.R2ConvTransposed(REGULAR, REGULAR, 3, stride=2, padding=1),
+    escnn.nn.InnerBatchNorm(REGULAR),
+    escnn.nn.IIDBatchNorm2d(TYPE),
+    escnn.nn.FieldDropout(REGULAR),
+    escnn.nn.PointwiseDropout(REGULAR),
+    escnn.nn.PointwiseMaxPool(REGULAR, 2),
+    escnn.nn.PointwiseAvgPool(REGULAR, 2),
+    escnn.nn.PointwiseAvgPoolAntialiased(REGULAR, 0.66, 2),
+    escnn.nn.R2Upsampling(REGULAR, 2),
+    escnn.nn.GroupPooling(REGULAR),
+]
+
+
+@pytest.mark.parametrize("module", SOUND, ids=lambda module: type(module).__name__)
+def test_sound_modules_of_escnn_pass(module):
+    """On domains that they take, on sides that keep the rotation center, and with random numbers for each pixel in train mode."""
+    assert len(assert_equivariant(module)) >= 4
 
 
 def image_chain():
