@@ -58,6 +58,8 @@ CONSTRUCTORS = {
     "fourier_type of C4": (ea.fourier_type, {"gspace": C4, "channels": 4}, {"max_frequency": [*LIMIT, 3]}),
     "field_type": (ea.field_type, {"gspace": SO2, "scalars": 2}, {"gspace": ["SO2", None, 2, T], "scalars": SIZE, "vectors": SIZE}),
     "IsotypicLayout": (ea.IsotypicLayout, {"field_type": T}, {"field_type": TYPE}),
+    "Irreps.times": (ea.IsotypicLayout(T).irreps.times, {}, {"factor": POSITIVE}),
+    "sample_counts": (ea.RotaryEmbedding(HEAD, 2).sample_counts, {}, {"distance": [NAN, INF, -1.0]}),
     "Grid": (ea.Grid, {"height": 3, "width": 3}, {"height": SIZE, "width": SIZE, "batch_size": SIZE, "spacing": POSITIVE, "mask": [2, [True]], "quadrature_weights": [2, [1.0]], "dtype": ["float32", None, torch.long, torch.bool]}),
     "SteerableLinear": (ea.SteerableLinear, {"in_type": T, "out_type": T}, {"in_type": TYPE, "out_type": TYPE, "bias": FLAG}),
     "SteerableRMSNorm": (ea.SteerableRMSNorm, {"in_type": T}, {"in_type": TYPE, "eps": POSITIVE}),

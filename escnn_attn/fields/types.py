@@ -94,9 +94,10 @@ def require_samples(field_type: FieldType, limit: int, num_samples: int | None) 
         raise ValueError(
             f"num_samples is for continuous groups, and {group} takes all its elements: leave it out, got {num_samples!r}"
         )
-    if require_integer("num_samples", num_samples, None) <= 2 * limit:
+    count = require_integer("num_samples", num_samples, None)
+    if count <= 2 * limit:
         raise ValueError(f"num_samples: band limit {limit} needs more than {2 * limit} samples, got {num_samples!r}")
-    return require_integer("num_samples", num_samples)
+    return count
 
 
 def spectral_type(gspace: GSpace, channels: int, max_frequency: int) -> FieldType:

@@ -15,7 +15,7 @@ from escnn_attn.models.network import BlockFactory, Body, FieldReadout, LogitRea
 from escnn_attn.models.stems import attends, convolution_stem
 from escnn_attn.testing import check_equivariance
 from escnn_attn.tokens import DomainOptions, Grid, Tokens, domain_of, grid_of, require_input
-from escnn_attn.tokens.windows import fitting_side, keeps_center, losing_window, stride_of, windows_of
+from escnn_attn.tokens.windows import fitting_side, keeps_center, remedies, stride_of, windows_of
 
 
 class ImageNetwork(SteerableNetwork):
@@ -80,9 +80,9 @@ class ImageNetwork(SteerableNetwork):
             advice = [
                 f"resample them to {' × '.join(map(str, fitting))} about their center (padding on one side would move it)"
             ]
-        lost = next(filter(None, (losing_window(self.windows, side) for side in sides)), None)
-        if lost is not None:
-            advice.append(f"or take a stem with {lost[0].remedies(lost[1])}")
+        change = remedies(self.windows, sides)
+        if change is not None:
+            advice.append(f"or take a stem with {change}")
         raise ValueError(
             f"images of {' × '.join(map(str, sides))} lose their rotation center under the strides of the stem "
             f"({stride_of(self.windows)} in all): {', '.join(advice)}"

@@ -74,21 +74,28 @@ def stride_of(windows: Sequence[Window]) -> int:
     return math.prod(window.stride for window in windows)
 
 
-def losing_window(windows: Sequence[Window], side: int) -> tuple[Window, int] | None:
-    """The first window that does not leave equal margins at both ends of an image side, and the side that it sees; None without.
+def keeps_center(windows: Sequence[Window], side: int) -> bool:
+    """Whether all windows leave equal margins at both ends of an image side.
 
-    Only with equal margins do the centers of image and tokens, about which both rotate, agree.
+    Only then do the centers of image and tokens, about which both rotate, agree.
     """
     for window in windows:
         if window.output(side) < 1 or window.rest(side):
-            return window, side
+            return False
         side = window.output(side)
+    return True
+
+
+def remedies(windows: Sequence[Window], sides: Sequence[int]) -> str | None:
+    """Which change of the first window that moves the rotation center would keep it; None where none does."""
+    for side in sides:
+        for window in windows:
+            if window.output(side) < 1:
+                break
+            if window.rest(side):
+                return window.remedies(side)
+            side = window.output(side)
     return None
-
-
-def keeps_center(windows: Sequence[Window], side: int) -> bool:
-    """Whether all windows leave equal margins at both ends of an image side."""
-    return losing_window(windows, side) is None
 
 
 def fitting_side(windows: Sequence[Window], least: int) -> int | None:
@@ -100,13 +107,13 @@ def fitting_side(windows: Sequence[Window], least: int) -> int | None:
 @lru_cache(maxsize=1024)
 def warn_off_center(name: str, windows: tuple[Window, ...], sides: tuple[int, ...]) -> None:
     """Warns, once in a process, where the windows of a module move the rotation center of a grid."""
-    lost = next(filter(None, (losing_window(windows, side) for side in sides)), None)
-    if lost is not None:
+    advice = remedies(windows, sides)
+    if advice is not None:
         fitting = [fitting_side(windows, side) or side for side in sides]
         warnings.warn(
             f"{name} moves the rotation center of a grid of {_times(sides)}, so that its output is not equivariant: resample to "
-            f"{_times(fitting)} about the center (padding on one side would move it), or take {lost[0].remedies(lost[1])}",
-            stacklevel=3,
+            f"{_times(fitting)} about the center (padding on one side would move it), or take {advice}",
+            stacklevel=4,
         )
 
 

@@ -1,12 +1,13 @@
 """Convolutions and poolings that move the center of rotation say so, and what they advise keeps it."""
 
 import warnings
+from functools import partial
 
 import escnn.nn
 import pytest
 import torch
 
-from escnn_attn import SequentialModule, convolution_stem, field_type, fourier_type, planar_gspace
+from escnn_attn import SequentialModule, SteerableTransformer, convolution_stem, field_type, fourier_type, planar_gspace
 from escnn_attn.testing import equivariance_error
 from escnn_attn.tokens.windows import fitting_side, keeps_center, warn_off_center, windows_of
 from tests.helpers import worst
@@ -81,3 +82,21 @@ def test_a_padding_is_advised_where_it_helps():
 
 def test_transposed_convolutions_keep_the_center():
     assert windows_of(escnn.nn.R2ConvTransposed(HIDDEN, HIDDEN, 3, stride=2)) == []
+
+
+def test_networks_say_what_keeps_it():
+    network = SteerableTransformer("C4", channels=2, depth=1)
+    with pytest.raises(
+        ValueError, match=r"resample them to 29 × 29 .* or take a stem with a kernel of 10 instead of 9, a stride of 1"
+    ):
+        network(torch.randn(1, 1, 28, 28))
+    with pytest.raises(ValueError, match=r"\(15 \+ 2·2 − 6 must be a multiple of the stride\)"):
+        SteerableTransformer("C4", stem=partial(two_windows, sizes=(9, 6)))(torch.randn(1, 1, 29, 29))
+
+
+def two_windows(in_type, out_type, sizes):
+    first, second = sizes
+    return SequentialModule(
+        escnn.nn.R2Conv(in_type, out_type, first, stride=2, padding=4),
+        escnn.nn.R2Conv(out_type, out_type, second, stride=2, padding=2),
+    )

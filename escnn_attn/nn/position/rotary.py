@@ -111,6 +111,8 @@ class RotaryEmbedding(PositionEmbedding):
 
     def sample_counts(self, distance: float) -> list[int]:
         """Number of rotations that each frequency is sampled on, for tokens at most a distance apart; of continuous groups."""
+        if not 0 <= distance < math.inf:
+            raise ValueError(f"expected a finite distance, got {distance!r}")
         if self.max_distance is not None:
             if distance > 1.01 * self.max_distance:
                 raise ValueError(f"tokens are up to {distance:.3g} apart, but max_distance is {self.max_distance:g}")
