@@ -1,6 +1,6 @@
 """The measurement of equivariance, and assertions of it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import nn
 from typing_extensions import Unpack
 
 from escnn_attn.arguments import require_instance, require_integer, require_positive
-from escnn_attn.testing.actions import Fields, lattice_elements, reorder, transform, translate
+from escnn_attn.testing.actions import Fields, keeps_lattice, lattice_elements, reorder, transform, translate
 from escnn_attn.testing.errors import field_error
 from escnn_attn.testing.modules import call, copy_of, input_types
 from escnn_attn.testing.settings import CLOUDS, Setting, default_sizes, variants
@@ -110,21 +110,29 @@ def check_equivariance(module: EquivariantModule, rtol: float, **options: Unpack
 
 
 def _assert(module: EquivariantModule, bounds: Bounds, options: CheckOptions) -> Errors:
-    domain, elements = _require_domain(options.get("domain", "all"), "all"), options.get("elements")
-    errors = []
+    domain, given = _require_domain(options.get("domain", "all"), "all"), options.get("elements")
+    given, errors = None if given is None else list(given), []
     for setting in _settings(module, domain, options):
-        tested = _elements(module, setting) if elements is None else list(elements)
-        errors += _judge(module, setting, bounds, tested)
+        elements = _elements(module, setting) if given is None else given
+        if setting.domain == "grid" and domain == "all":  # on points too, where any element acts
+            elements = [g for g in elements if keeps_lattice(input_types(module)[0].gspace, g)]
+        errors += _judge(module, setting, bounds, elements)
         if setting.domain == "points":
             _judge_motions(module, setting, bounds.exact)
-        few = list(dict.fromkeys([*tested[1:2], *tested[-1:]]))
-        for other in variants(module, setting, sizes="size" not in options, dtypes="dtype" not in options):
-            if _refused(module, other, ValueError) if other.size != setting.size else _is_random(module, other):
-                continue
-            errors += _judge(module, other, bounds.at_least(TOLERANCE.get(other.dtype, 0.0)), few)
+        few = list(dict.fromkeys([*elements[1:2], *elements[-1:]]))
+        for other in _variants(module, setting, options):
+            wide = bounds if other.dtype == setting.dtype else bounds.at_least(TOLERANCE[other.dtype])
+            errors += _judge(module, other, wide, few)
     if not errors:
         raise AssertionError(f"no element of {input_types(module)[0].fibergroup} was tested: equivariance was not checked")
     return errors
+
+
+def _variants(module: EquivariantModule, setting: Setting, options: CheckOptions) -> Iterator[Setting]:
+    """Other circumstances to test in, those that a module refuses, or draws other random numbers in, left out."""
+    for other in variants(module, setting, sizes="size" not in options, dtypes="dtype" not in options):
+        if not (_refused(module, other, ValueError) if other.size != setting.size else _is_random(module, other)):
+            yield other
 
 
 def _require_domain(domain: str, *more: str) -> str:

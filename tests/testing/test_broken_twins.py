@@ -209,3 +209,20 @@ def test_a_pooled_chain_passes_its_own_check():
     """Pooling by two keeps the rotation center of even sides alone."""
     assert len(image_chain().check_equivariance()) >= 4
     assert_equivariant(image_chain(), tolerance=1e-5)
+
+
+def test_elements_may_be_given_once_and_for_both_domains():
+    g = TYPE.fibergroup.element(0.3)
+    identity = TYPE.fibergroup.identity
+    assert {h for h, _ in assert_equivariant(SteerableLinear(TYPE, TYPE), elements=iter([identity, g]))} == {identity, g}
+    with pytest.raises(ValueError, match="does not map the pixels"):
+        assert_equivariant(SteerableLinear(TYPE, TYPE), elements=[g], domain="grid")
+
+
+def test_a_tolerance_holds_in_every_setting_of_its_dtype():
+    """A preferred direction of 1e-11 in eval mode, on even sides alone, or in train mode."""
+    for condition in (lambda module, x: x.coords is None and x.tensor.shape[2] % 2 == 0, lambda module, _: module.training):
+        twin = Twin(lambda module, x, when=condition: x.tensor + 1e-11 * when(module, x))
+        assert_equivariant(twin)
+        with pytest.raises(AssertionError, match="not equivariant"):
+            assert_equivariant(twin, tolerance=1e-13)
