@@ -9,7 +9,7 @@ from escnn.group import GroupElement
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from typing_extensions import Unpack
 
-from escnn_attn.compat import one_state_dict
+from escnn_attn.compat import change_of_mode, tend_filters
 from escnn_attn.nn.modules import TakesDomain
 from escnn_attn.testing import check_equivariance
 from escnn_attn.tokens import DomainOptions, require_dtype, require_type
@@ -49,7 +49,7 @@ class SequentialModule(escnn.nn.SequentialModule, TakesDomain):
         for module in modules[0].values() if modules and isinstance(modules[0], OrderedDict) else modules:
             _require_equivariant(module)
         super().__init__(*modules)
-        one_state_dict(self)
+        tend_filters(self)
 
     def add_module(self, name: str, module: EquivariantModule) -> None:
         """Appends a module; a TypeError unless its input type is the output type of the module before."""
@@ -64,8 +64,7 @@ class SequentialModule(escnn.nn.SequentialModule, TakesDomain):
         return check_equivariance(self, rtol)
 
     def train(self, mode: bool = True) -> "SequentialModule":
-        # escnn's convolutions expand their filters on entering eval mode: as constants, so that a copy can be made
-        with torch.no_grad():
+        with change_of_mode(self):
             return super().train(mode)
 
     def forward(self, input: GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:
