@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from escnn_attn.models import SteerableTransformer, SteerableTransformerBlock
-from escnn_attn.models.stems import stride_of
 from escnn_attn.nn import SteerableSelfAttention
+from escnn_attn.tokens.windows import stride_of
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from escnn_attn.fields.types import (
     max_frequency,
     planar_gspace,
     require_planar,
+    require_samples,
     require_spectral,
     spectral_representation,
     spectral_type,

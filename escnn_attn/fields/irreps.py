@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from escnn.group import Group
 
+from escnn_attn.arguments import require_positive
+
 #: as `group.irrep(*id)` takes it
 IrrepId = tuple[int, ...]
 
@@ -70,7 +72,8 @@ class Irreps:
         return self.trivial.index(True) if True in self.trivial else None
 
     def times(self, factor: float) -> "Irreps":
-        """The same irreps with their multiplicities scaled, rounded, and at least 1."""
+        """The same irreps with their multiplicities scaled by a positive factor, rounded, and at least 1."""
+        factor = require_positive("factor", factor)
         return replace(self, multiplicities=tuple(max(1, round(factor * m)) for m in self.multiplicities))
 
     def __repr__(self) -> str:

@@ -7,6 +7,7 @@ from escnn.group import Representation
 from escnn.nn import FieldType
 from torch import Tensor, nn
 
+from escnn_attn.arguments import require_instance
 from escnn_attn.fields.buffers import ExactBuffer
 from escnn_attn.fields.irreps import IrrepId, Irreps
 
@@ -24,6 +25,9 @@ class IsotypicLayout(nn.Module):
     Args:
         field_type: any field type.
 
+    Raises:
+        TypeError: for anything else.
+
     Shape:
         split: (b, field_type.size, t) to one (d, b, t, m) for each irrep; merge: back.
 
@@ -38,6 +42,7 @@ class IsotypicLayout(nn.Module):
 
     def __init__(self, field_type: FieldType) -> None:
         super().__init__()
+        require_instance("field_type", field_type, FieldType)
         kinds: dict[Representation, list[int]] = {}
         for index, rho in enumerate(field_type.representations):
             kinds.setdefault(rho, []).append(index)

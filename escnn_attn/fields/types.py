@@ -7,6 +7,7 @@ from escnn.group import Group, Representation
 from escnn.gspaces import GSpace, GSpace2D, flipRot2dOnR2, rot2dOnR2, trivialOnR2
 from escnn.nn import FieldType
 
+from escnn_attn.arguments import require_instance, require_integer
 from escnn_attn.fields.functions import band_limit, band_limited_irreps
 from escnn_attn.fields.irreps import IrrepId
 
@@ -27,7 +28,7 @@ def planar_gspace(name: str) -> GSpace2D:
         >>> planar_gspace("D4").fibergroup
         D4
     """
-    match = re.fullmatch(r"(trivial|SO2|O2|([CD])([1-9]\d*))", name)
+    match = re.fullmatch(r"(trivial|SO2|O2|([CD])([1-9]\d*))", name) if isinstance(name, str) else None
     if match is None:
         raise ValueError(f'unknown group {name!r}: expected "trivial", "SO2", "O2", "C<N>" or "D<N>", such as "C8"')
     _, family, order = match.groups()
@@ -38,10 +39,10 @@ def planar_gspace(name: str) -> GSpace2D:
     return (rot2dOnR2 if family == "C" else flipRot2dOnR2)(int(order))
 
 
-def require_planar(field_type: FieldType) -> GSpace2D:
-    """The gspace of a type on the plane, the base space this library is for; a TypeError for any other."""
+def require_planar(field_type: FieldType, name: str = "in_type") -> GSpace2D:
+    """The gspace of a type on the plane, the base space this library is for; a TypeError, with the name of the argument, for any other."""
     if not isinstance(field_type, FieldType):
-        raise TypeError(f"expected an escnn.nn.FieldType, got {type(field_type).__name__}")
+        raise TypeError(f"expected {name} to be an escnn.nn.FieldType, got {field_type!r}")
     if not isinstance(field_type.gspace, GSpace2D):
         raise TypeError(
             f"expected a field type on the plane (trivialOnR2, rot2dOnR2, flip2dOnR2 or flipRot2dOnR2 of escnn.gspaces), "
@@ -79,6 +80,26 @@ def require_spectral(field_type: FieldType) -> tuple[IrrepId, ...]:
     return tuple(dict.fromkeys(rho.irreps))
 
 
+def require_samples(field_type: FieldType, limit: int, num_samples: int | None) -> int | None:
+    """A number of rotations to sample functions of a band limit on, None for a default.
+
+    Raises:
+        TypeError: if it is no integer.
+        ValueError: if there are too few, or any for a finite group, which takes all its elements.
+    """
+    if num_samples is None:
+        return None
+    group = field_type.fibergroup
+    if not group.continuous:
+        raise ValueError(
+            f"num_samples is for continuous groups, and {group} takes all its elements: leave it out, got {num_samples!r}"
+        )
+    count = require_integer("num_samples", num_samples, None)
+    if count <= 2 * limit:
+        raise ValueError(f"num_samples: band limit {limit} needs more than {2 * limit} samples, got {num_samples!r}")
+    return count
+
+
 def spectral_type(gspace: GSpace, channels: int, max_frequency: int) -> FieldType:
     """`channels` functions on the group, as Fourier coefficients: the type of attention heads and hidden layers."""
     return FieldType(gspace, [spectral_representation(gspace.fibergroup, max_frequency)] * channels)
@@ -96,7 +117,8 @@ def fourier_type(gspace: GSpace, channels: int, max_frequency: int | None = None
         max_frequency: band limit L, required for continuous groups.
 
     Raises:
-        ValueError: if `channels` is not positive, or the group is continuous and `max_frequency` is missing.
+        TypeError: if `gspace` is none, or a number is no integer.
+        ValueError: if `channels` is not positive, `max_frequency` is more than the group has, or missing for a continuous group.
 
     Examples:
         >>> from escnn_attn import fourier_type, planar_gspace
@@ -105,14 +127,11 @@ def fourier_type(gspace: GSpace, channels: int, max_frequency: int | None = None
         >>> fourier_type(planar_gspace("C4"), 3).size
         12
     """
-    if channels < 1:
-        raise ValueError(f"channels must be at least 1, got {channels}")
+    channels, group = require_integer("channels", channels), require_instance("gspace", gspace, GSpace).fibergroup
     if max_frequency is not None:
-        if max_frequency < 0:
-            raise ValueError(f"max_frequency must not be negative, got {max_frequency}")
-        return spectral_type(gspace, channels, max_frequency)
+        return spectral_type(gspace, channels, require_integer("max_frequency", max_frequency, 0, band_limit(group)))
     if gspace.fibergroup.continuous:
-        raise ValueError(f"{gspace.fibergroup} has infinitely many irreps: max_frequency is required")
+        raise ValueError(f"{gspace.fibergroup} has infinitely many irreps: max_frequency is required, got None")
     return FieldType(gspace, [gspace.regular_repr] * channels)
 
 
@@ -133,15 +152,23 @@ def field_type(gspace: GSpace, *, scalars: int = 0, vectors: int = 0) -> FieldTy
         >>> field_type(planar_gspace("O2"), scalars=1, vectors=2).size
         5
     """
+    require_instance("gspace", gspace, GSpace)
+    scalars, vectors = require_integer("scalars", scalars, None), require_integer("vectors", vectors, None)
     if scalars < 0 or vectors < 0 or scalars + vectors == 0:
         raise ValueError(f"expected scalars or vectors, got {scalars} and {vectors}")
     return FieldType(gspace, [gspace.trivial_repr] * scalars + [gspace.basespace_action] * vectors)
 
 
-def as_field_type(gspace: GSpace, fields: Fields) -> FieldType:
+def as_field_type(gspace: GSpace, fields: Fields, name: str = "in_type") -> FieldType:
     """A field type, given as a number of scalars, as arguments of `field_type`, or as itself: configurations hold plain numbers."""
     if isinstance(fields, FieldType):
         if fields.gspace != gspace:
             raise TypeError(f"expected a field type on {gspace}, got one on {fields.gspace}")
         return fields
-    return field_type(gspace, **({"scalars": fields} if isinstance(fields, int) else fields))
+    if not isinstance(fields, Mapping):
+        return field_type(gspace, scalars=require_integer(name, fields))
+    if fields.keys() - {"scalars", "vectors"}:
+        raise ValueError(
+            f"{name} must be a number of scalars, a mapping of scalars and vectors, or a field type, got {fields!r}"
+        )
+    return field_type(gspace, **fields)

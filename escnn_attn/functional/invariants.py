@@ -20,11 +20,24 @@ def invariants(features: Features, trivial: Sequence[bool]) -> Tensor:
 
 
 def token_mean(x: Tensor, mask: Tensor | None, weights: Tensor | None) -> Tensor:
-    """Mean of (b, t, c) over the tokens of each sample, weighted where there are weights; zero where a sample has none."""
+    """Mean of (b, t, c) over the tokens of each sample, weighted where there are weights; zero where a sample has none.
+
+    Sums are in float32 at least, and weights may be of any scale.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
     if mask is None and weights is None:
-        return x.sum(dim=1) / max(1, x.shape[1])
-    share = x.new_ones(x.shape[:2]) if weights is None else weights.to(x.dtype).expand(x.shape[:2])
+        return (x.sum(dim=1, dtype=wide) / max(1, x.shape[1])).to(x.dtype)
+    share = torch.ones_like(x[..., 0], dtype=wide) if weights is None else _scaled(weights).to(wide).expand(x.shape[:2])
     if mask is not None:
         share = share * mask
     total = share.sum(dim=1, keepdim=True)
-    return torch.einsum("btc,bt->bc", x, share / total.where(total > 0, 1))
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.einsum("btc,bt->bc", x.to(wide), share / total.where(total > 0, 1)).to(x.dtype)
+
+
+def _scaled(weights: Tensor) -> Tensor:
+    """Weights (b, t) relative to the largest of each sample, so that their sum is finite."""
+    if not weights.shape[1]:
+        return weights
+    largest = weights.detach().amax(dim=1, keepdim=True)
+    return weights / largest.where(largest > 0, 1)

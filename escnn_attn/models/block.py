@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from escnn_attn.arguments import require_flag, require_instance
 from escnn_attn.fields import Features
 from escnn_attn.modes import plain_operations
 from escnn_attn.nn.attention import SteerableSelfAttention
@@ -44,8 +45,8 @@ class SteerableTransformerBlock(TokenModule):
     """
 
     def __init__(self, attention: TokenModule, feedforward: TokenModule, *, drop_path: float = 0.0) -> None:
-        for module in (attention, feedforward):
-            _require_tokens(module)
+        for name, module in (("attention", attention), ("feedforward", feedforward)):
+            _require_tokens(name, module)
             if module.in_type != attention.in_type or module.out_type != attention.in_type:
                 raise TypeError(
                     f"a residual block keeps its type {attention.in_type}, but {type(module).__name__} maps "
@@ -88,16 +89,16 @@ class SteerableStack(TokenModule):
     """
 
     def __init__(self, layers: Iterable[TokenModule], *, checkpointing: bool = False) -> None:
-        modules = list(layers)
+        modules = list(require_instance("layers", layers, Iterable))
         if not modules:
-            raise ValueError("a stack needs at least one layer")
+            raise ValueError("layers: a stack needs at least one layer, got []")
         for layer in modules:
-            _require_tokens(layer)
+            _require_tokens("layers", layer)
         for before, layer in pairwise(modules):
             if layer.in_type != before.out_type:
                 raise TypeError(f"{type(layer).__name__} takes {layer.in_type}, but the layer before gives {before.out_type}")
         super().__init__(modules[0].in_type, modules[-1].out_type)
-        self.layers, self.checkpointing = nn.ModuleList(modules), checkpointing
+        self.layers, self.checkpointing = nn.ModuleList(modules), require_flag("checkpointing", checkpointing)
         self._compiled: Callable[[Tokens], Features] | None = None
 
     def compile(self, **options: Any) -> None:
@@ -125,9 +126,13 @@ class SteerableStack(TokenModule):
         return tokens
 
 
-def _require_tokens(module: object) -> None:
+def _require_tokens(name: str, module: object) -> None:
     """Raises a TypeError for modules that do not map tokens to tokens."""
     if not isinstance(module, TokenModule):
         raise TypeError(
-            f"expected a layer on tokens, such as SteerableSelfAttention or another TokenModule, got {type(module).__name__}"
+            f"{name}: expected a layer on tokens, such as SteerableSelfAttention or another TokenModule, got {_brief(module)}"
         )
+
+
+def _brief(module: object) -> str:
+    return type(module).__name__ if isinstance(module, nn.Module) else repr(module)

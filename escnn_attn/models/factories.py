@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from escnn.nn import FieldType
 
+from escnn_attn.arguments import require_factory
+from escnn_attn.fields import require_planar
 from escnn_attn.models.block import SteerableTransformerBlock
 from escnn_attn.nn.attention import GroupSelfAttention, SteerableSelfAttention
 from escnn_attn.nn.feedforward import BilinearFeedForward, FourierFeedForward
@@ -39,10 +41,12 @@ def steerable_block(
         >>> block.attention.num_heads
         2
     """
+    require_planar(field_type, "field_type")
     attention = SteerableSelfAttention(
         field_type, num_heads=num_heads, position=position, neighborhood=neighborhood, dropout=dropout
     )
-    return SteerableTransformerBlock(attention, feedforward(field_type), drop_path=drop_path)
+    made = require_factory("feedforward", feedforward, "TokenModule")(field_type)
+    return SteerableTransformerBlock(attention, made, drop_path=drop_path)
 
 
 def group_block(
@@ -67,5 +71,7 @@ def group_block(
         >>> group_block(fourier_type(planar_gspace("C4"), 4), num_heads=2).attention.num_heads
         2
     """
+    require_planar(field_type, "field_type")
     attention = GroupSelfAttention(field_type, num_heads=num_heads, neighborhood=neighborhood)
-    return SteerableTransformerBlock(attention, feedforward(field_type), drop_path=drop_path)
+    made = require_factory("feedforward", feedforward, "TokenModule")(field_type)
+    return SteerableTransformerBlock(attention, made, drop_path=drop_path)

@@ -8,12 +8,14 @@ from escnn.nn import GeometricTensor
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from escnn_attn.arguments import require_integer, require_items
 from escnn_attn.fields.types import Fields
 from escnn_attn.models._export import ExportedNetwork, PlainFields, PlainPooling, crop
 from escnn_attn.models.network import BlockFactory, Body, FieldReadout, LogitReadout, SteerableNetwork, StemFactory, make_body
-from escnn_attn.models.stems import attends, convolution_stem, fitting_side, keeps_center, stride_of, windows_of
-from escnn_attn.testing import assert_equivariant
-from escnn_attn.tokens import DomainOptions, Grid, Tokens, domain_of, grid_of, require_type
+from escnn_attn.models.stems import attends, convolution_stem
+from escnn_attn.testing import check_equivariance
+from escnn_attn.tokens import DomainOptions, Grid, Tokens, domain_of, grid_of, require_input
+from escnn_attn.tokens.windows import fitting_side, keeps_center, remedies, stride_of, windows_of
 
 
 class ImageNetwork(SteerableNetwork):
@@ -31,8 +33,8 @@ class ImageNetwork(SteerableNetwork):
         super().__init__(body)
         self.windows = windows_of(body.stem)
         if image_size is not None:
-            height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-            self._require_centered(height, width)
+            sides = require_items("image_size", image_size, 2) if isinstance(image_size, Sequence) else [image_size] * 2
+            self._require_centered(*(require_integer("image_size", side) for side in sides))
 
     def embed(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tokens:
         if isinstance(x, Tensor):
@@ -41,7 +43,7 @@ class ImageNetwork(SteerableNetwork):
                     f"expected images (b, {self.in_type.size}, height, width), or a GeometricTensor, got a tensor {tuple(x.shape)}"
                 )
             x = GeometricTensor(x, self.in_type)
-        pixels = domain_of(require_type(x, self.in_type), **options)
+        pixels = domain_of(require_input(x, self.in_type, self), **options)
         if not isinstance(pixels, Grid):
             raise TypeError(
                 f"a {type(self).__name__} takes images, not a cloud: take a SteerablePointTransformer or SteerablePointClassifier"
@@ -70,20 +72,25 @@ class ImageNetwork(SteerableNetwork):
 
     def _require_centered(self, *sides: int) -> None:
         """Raises a ValueError where the stem's strides would move the rotation center off the coarser grid."""
-        if self.in_type.fibergroup.order() != 1 and not all(keeps_center(self.windows, side) for side in sides):
-            fitting = [fitting_side(self.windows, side) for side in sides]
-            advice = "no size fits its windows"
-            if None not in fitting:
-                size = " × ".join(map(str, fitting))
-                advice = f"resample them to {size} about their center (padding on one side would move it)"
-            raise ValueError(
-                f"images of {' × '.join(map(str, sides))} lose their rotation center under the strides of the stem "
-                f"({stride_of(self.windows)} in all): {advice}"
-            )
+        if self.in_type.fibergroup.order() == 1 or all(keeps_center(self.windows, side) for side in sides):
+            return
+        fitting = [fitting_side(self.windows, side) for side in sides]
+        advice = ["no size fits its windows"]
+        if None not in fitting:
+            advice = [
+                f"resample them to {' × '.join(map(str, fitting))} about their center (padding on one side would move it)"
+            ]
+        change = remedies(self.windows, sides)
+        if change is not None:
+            advice.append(f"or take a stem with {change}")
+        raise ValueError(
+            f"images of {' × '.join(map(str, sides))} lose their rotation center under the strides of the stem "
+            f"({stride_of(self.windows)} in all): {', '.join(advice)}"
+        )
 
     def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
-        """Checks quarter turns and flips of an image; see `PlanarModule.check_equivariance`."""
-        return assert_equivariant(self, size=fitting_side(self.windows, 29) or 29, tolerance=rtol)
+        """Checks quarter turns and flips of images; see `PlanarModule.check_equivariance`."""
+        return check_equivariance(self, rtol, domain="grid")
 
 
 class SteerableTransformer(LogitReadout, ImageNetwork):

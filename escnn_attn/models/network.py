@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from typing_extensions import Self, Unpack
 
+from escnn_attn.arguments import require_factory, require_instance, require_integer
 from escnn_attn.compat import change_of_mode, made_by_escnn, tend_filters
 from escnn_attn.fields import as_field_type, fourier_type, planar_gspace, require_planar
 from escnn_attn.fields.types import Fields
@@ -50,19 +51,20 @@ def make_body(
     checkpointing: bool,
 ) -> Body:
     """A stem, `depth` blocks and a norm; the arguments are those of `SteerableTransformer`."""
-    gspace = planar_gspace(group) if isinstance(group, str) else group
+    gspace = planar_gspace(group) if isinstance(group, str) else require_instance("group", group, GSpace)
     continuous = gspace.fibergroup.continuous
     if max_frequency is not None and not continuous:
         raise ValueError(
-            f"max_frequency is for continuous groups: functions on {gspace.fibergroup} have a value per element; leave it out"
+            f"max_frequency is for continuous groups: functions on {gspace.fibergroup} have a value per element; leave it out, got {max_frequency!r}"
         )
-    if depth < 0:
-        raise ValueError(f"depth must not be negative, got {depth}")
+    depth = require_integer("depth", depth, 0)
     token_type = fourier_type(gspace, channels, MAX_FREQUENCY if continuous and max_frequency is None else max_frequency)
     require_planar(token_type)
     fields = as_field_type(gspace, in_type)
-    made = made_by_escnn(lambda: stem(fields, token_type))
-    blocks = [(block or steerable_block)(token_type) for _ in range(depth)]
+    require_factory("stem", stem, "EquivariantModule")
+    made = made_by_escnn(lambda: require_instance("stem", stem(fields, token_type), EquivariantModule))
+    make = require_factory("block", steerable_block if block is None else block, "TokenModule")
+    blocks = [make(token_type) for _ in range(depth)]
     return Body(fields, made, SteerableStack([*blocks, SteerableRMSNorm(token_type)], checkpointing=checkpointing))
 
 
@@ -126,8 +128,7 @@ class LogitReadout(SteerableNetwork):
 
     def make_readout(self, num_classes: int) -> None:
         """Makes pooling and linear map; a ValueError for less than one class."""
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        num_classes = require_integer("num_classes", num_classes)
         self.pool = InvariantPooling(self.blocks.out_type)
         self.readout = nn.Linear(self.pool.out_type.size, num_classes)
         space = self.pool.out_type.gspace
@@ -153,7 +154,7 @@ class FieldReadout(SteerableNetwork):
     def make_readout(self, out_fields: Fields) -> None:
         """Makes the linear map."""
         token_type = self.blocks.out_type
-        self.readout = SteerableLinear(token_type, as_field_type(token_type.gspace, out_fields))
+        self.readout = SteerableLinear(token_type, as_field_type(token_type.gspace, out_fields, "out_fields"))
         self.out_type = self.readout.out_type
 
     @in_similar_sizes

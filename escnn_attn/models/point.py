@@ -7,27 +7,35 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from escnn_attn.fields.types import Fields
-from escnn_attn.models.network import BlockFactory, FieldReadout, LogitReadout, SteerableNetwork, StemFactory, make_body
+from escnn_attn.models.network import BlockFactory, Body, FieldReadout, LogitReadout, SteerableNetwork, StemFactory, make_body
 from escnn_attn.nn.linear import SteerableLinear
 from escnn_attn.nn.modules import TakesDomain
-from escnn_attn.testing import assert_equivariant, stated_tolerance
-from escnn_attn.tokens import Clouds, DomainOptions, Tokens, domain_of, require_type
+from escnn_attn.testing import check_equivariance
+from escnn_attn.tokens import Clouds, DomainOptions, Tokens, domain_of, require_input
+from escnn_attn.tokens.windows import windows_of
 
 
 class PointNetwork(SteerableNetwork):
-    """Base class of networks of point clouds."""
+    """Base class of networks of point clouds.
+
+    Args:
+        body: stem and blocks; a TypeError for a stem with convolutions.
+    """
+
+    def __init__(self, body: Body) -> None:
+        if not isinstance(body.stem, TakesDomain) or windows_of(body.stem):
+            raise TypeError(f"a {type(body.stem).__name__} as stem takes images, not a cloud: take stem=SteerableLinear")
+        super().__init__(body)
 
     def embed(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tokens:
-        domain = domain_of(require_type(x, self.in_type), **options)
+        domain = domain_of(require_input(x, self.in_type, self), **options)
         if not isinstance(domain, Clouds):
             raise TypeError(f"a {type(self).__name__} takes points with coords, not a grid: take a SteerableTransformer")
-        if not isinstance(self.stem, TakesDomain):
-            raise TypeError(f"a {type(self.stem).__name__} as stem takes images, not a cloud: take stem=SteerableLinear")
         return Tokens.on(domain, self.stem(x, **options).tensor, self.blocks.in_layout)
 
     def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
         """Checks random elements on a cloud; see `PlanarModule.check_equivariance`."""
-        return assert_equivariant(self, domain="points", tolerance=max(rtol, stated_tolerance(self)))
+        return check_equivariance(self, rtol, domain="points")
 
 
 class SteerablePointTransformer(FieldReadout, PointNetwork):

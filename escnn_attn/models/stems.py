@@ -1,19 +1,19 @@
 """From images to tokens, with the steerable convolutions of escnn."""
 
 import copy
-import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
 
 import escnn.nn
 from escnn.nn import EquivariantModule, FieldType
 from torch import nn
 
-from escnn_attn.fields import field_type
+from escnn_attn.arguments import require_factory, require_integer, require_items
+from escnn_attn.fields import field_type, require_planar
 from escnn_attn.nn.attention import LiftingSelfAttention, RegularSelfAttention, SteerableAttention
 from escnn_attn.nn.neighborhood import Neighborhood
 from escnn_attn.nn.nonlinearity import FourierGELU
 from escnn_attn.nn.norm import SteerableRMSNorm
+from escnn_attn.nn.sequential import SequentialModule
 
 
 def convolution_stem(
@@ -24,7 +24,7 @@ def convolution_stem(
     strides: Sequence[int] = (2, 2),
     hidden_channels: int | None = None,
     norm: Callable[[FieldType], EquivariantModule] = SteerableRMSNorm,
-) -> escnn.nn.SequentialModule:
+) -> SequentialModule:
     """Steerable convolutions of escnn from an image to a coarser grid of Fourier fields.
 
     Each convolution but the last is followed by a norm and a GELU on samples of the group (an ELU, for finite groups). A stride
@@ -39,7 +39,8 @@ def convolution_stem(
         norm: makes the norm of a type between them, such as `escnn.nn.IIDBatchNorm2d`.
 
     Raises:
-        ValueError: if the kernel sizes are not odd, or not as many as the strides.
+        TypeError: if a type is not on the plane, or a number no integer.
+        ValueError: if a number is not positive, or the kernel sizes are not odd, or not as many as the strides.
 
     Examples:
         >>> from escnn_attn import convolution_stem, field_type, fourier_type, planar_gspace
@@ -48,19 +49,22 @@ def convolution_stem(
         >>> stem.evaluate_output_shape((1, 1, 29, 29))
         (1, 20, 8, 8)
     """
-    if not kernel_sizes or len(kernel_sizes) != len(strides) or any(k % 2 == 0 for k in kernel_sizes):
-        raise ValueError(f"expected as many odd kernel sizes as strides, got {kernel_sizes} and {strides}")
-    channels = max(1, len(out_type) // 2) if hidden_channels is None else hidden_channels
+    steps = [require_integer("strides", stride) for stride in require_items("strides", strides)]
+    sizes = [require_integer("kernel_sizes", size) for size in require_items("kernel_sizes", kernel_sizes)]
+    if len(sizes) != len(steps) or any(size % 2 == 0 for size in sizes):
+        raise ValueError(f"expected as many odd kernel sizes as strides, got kernel_sizes={kernel_sizes} and strides={strides}")
+    _require_ends(in_type, out_type, norm)
+    channels = max(1, len(out_type) // 2) if hidden_channels is None else require_integer("hidden_channels", hidden_channels)
     hidden = FieldType(out_type.gspace, [out_type.representations[0]] * channels)
     layers: list[EquivariantModule] = []
-    types = [in_type, *[hidden] * (len(strides) - 1), out_type]
-    for index, (size, stride) in enumerate(zip(kernel_sizes, strides, strict=True)):
+    types = [in_type, *[hidden] * (len(steps) - 1), out_type]
+    for index, (size, stride) in enumerate(zip(sizes, steps, strict=True)):
         if index:
             layers += [norm(hidden), _pointwise(hidden)]
         convolution = escnn.nn.R2Conv(types[index], types[index + 1], size, stride=stride, padding=size // 2)
         # escnn shares kernel bases between all convolutions of the process: .double() on one network would break others
         layers.append(copy.deepcopy(convolution))
-    return escnn.nn.SequentialModule(*layers)
+    return SequentialModule(*layers)
 
 
 def lifting_stem(
@@ -72,7 +76,7 @@ def lifting_stem(
     num_heads: int = 4,
     neighborhood: Neighborhood | None = None,
     norm: Callable[[FieldType], EquivariantModule] = SteerableRMSNorm,
-) -> escnn.nn.SequentialModule:
+) -> SequentialModule:
     """Lifting self-attention from scalars to functions on a finite group, after a convolution and before pooling, each of stride 2.
 
     The convolution has radial kernels, as equivariant maps of scalars have, so that only attention sees directions.
@@ -87,7 +91,8 @@ def lifting_stem(
         norm: makes the norm of a type after the convolution.
 
     Raises:
-        ValueError: if the kernel size is not odd.
+        TypeError: if a type is not on the plane, or a number no integer.
+        ValueError: if a number is not positive, or the kernel size is not odd.
 
     Examples:
         >>> from escnn_attn import field_type, fourier_type, lifting_stem, planar_gspace
@@ -95,10 +100,11 @@ def lifting_stem(
         >>> lifting_stem(field_type(d4, scalars=1), fourier_type(d4, 4)).evaluate_output_shape((1, 1, 29, 29))
         (1, 32, 8, 8)
     """
-    if kernel_size % 2 == 0:
+    if require_integer("kernel_size", kernel_size) % 2 == 0:
         raise ValueError(f"expected an odd kernel_size, got {kernel_size}")
-    scalars = field_type(out_type.gspace, scalars=hidden_channels)
-    return escnn.nn.SequentialModule(
+    _require_ends(in_type, out_type, norm)
+    scalars = field_type(out_type.gspace, scalars=require_integer("hidden_channels", hidden_channels))
+    return SequentialModule(
         copy.deepcopy(escnn.nn.R2Conv(in_type, scalars, kernel_size, stride=2, padding=kernel_size // 2)),
         norm(scalars),
         escnn.nn.ELU(scalars),
@@ -107,72 +113,16 @@ def lifting_stem(
     )
 
 
-class Window(NamedTuple):
-    """Extent, padding and stride of a convolution or pooling, in pixels."""
-
-    extent: int
-    padding: int
-    stride: int
-
-
-@runtime_checkable
-class Windowed(Protocol):
-    """A convolution or pooling."""
-
-    kernel_size: int | tuple[int, int]
-    padding: int | tuple[int, int]
-    stride: int | tuple[int, int]
-
-
-@runtime_checkable
-class Dilated(Windowed, Protocol):
-    """A convolution that may be dilated."""
-
-    dilation: int | tuple[int, int] | None
-
-
-def windows_of(stem: nn.Module) -> list[Window]:
-    """The windows of the convolutions and poolings of a stem, in order."""
-    found = []
-    for module in stem.modules():
-        if isinstance(module, Windowed):
-            dilation = (_first(module.dilation) if isinstance(module, Dilated) and module.dilation else None) or 1
-            extent = dilation * (_first(module.kernel_size) - 1) + 1
-            found.append(Window(extent, _first(module.padding), _first(module.stride)))
-    return found
-
-
-def _first(size: int | tuple[int, int]) -> int:
-    return int(size[0] if isinstance(size, tuple) else size)
-
-
 def attends(stem: nn.Module) -> bool:
     """Whether a stem has attention inside, which would have to know masks at its own resolution."""
     return any(isinstance(module, RegularSelfAttention | SteerableAttention) for module in stem.modules())
 
 
-def stride_of(windows: Sequence[Window]) -> int:
-    """Pixels from token to token: the product of the strides."""
-    return math.prod(window.stride for window in windows)
-
-
-def keeps_center(windows: Sequence[Window], side: int) -> bool:
-    """Whether windows leave equal margins at both ends of an image side.
-
-    Only then do the centers of image and tokens, about which both rotate, agree.
-    """
-    for extent, padding, stride in windows:
-        free = side + 2 * padding - extent
-        if free < 0 or free % stride:
-            return False
-        side = free // stride + 1
-    return True
-
-
-def fitting_side(windows: Sequence[Window], least: int) -> int | None:
-    """The smallest side, at least `least`, of images that keep their rotation center; None if none is near."""
-    sides = range(least, least + 2 * stride_of(windows) + 64)
-    return next((side for side in sides if keeps_center(windows, side)), None)
+def _require_ends(in_type: FieldType, out_type: FieldType, norm: object) -> None:
+    """Raises a TypeError for types that are not on the plane, and for a norm that makes none."""
+    require_planar(in_type)
+    require_planar(out_type, "out_type")
+    require_factory("norm", norm, "EquivariantModule")
 
 
 def _pointwise(hidden: FieldType) -> EquivariantModule:

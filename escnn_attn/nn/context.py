@@ -7,9 +7,10 @@ from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 from typing_extensions import Unpack
 
+from escnn_attn.arguments import require_integer, require_positive
 from escnn_attn.fields import IsotypicLayout, require_planar
 from escnn_attn.nn.modules import IsotypicModule
-from escnn_attn.tokens import Domain, DomainOptions, Tokens, domain_of, grid_of, require_tensor, require_type
+from escnn_attn.tokens import Domain, DomainOptions, Tokens, domain_of, grid_of, require_input, require_tensor
 
 
 class ContextOptions(TypedDict, total=False):
@@ -57,7 +58,7 @@ class ContextModule(IsotypicModule):
 
     def __init__(self, in_type: FieldType, context_type: FieldType, out_type: FieldType) -> None:
         super().__init__(in_type, out_type)
-        if require_planar(context_type) != in_type.gspace:
+        if require_planar(context_type, "context_type") != in_type.gspace:
             raise TypeError(f"expected types on one gspace, got {in_type.gspace} and {context_type.gspace}")
         self.context_type = context_type
         self.context_layout = IsotypicLayout(context_type)
@@ -91,7 +92,7 @@ class ContextModule(IsotypicModule):
 
     def tokens(self, x: object, context: object, **options: Unpack[ContextOptions]) -> tuple[Tokens, Tokens]:
         """The tokens of x and of its context; the arguments are those of `forward`."""
-        x, context = require_type(x, self.in_type), require_type(context, self.context_type)
+        x, context = require_input(x, self.in_type, self), require_input(context, self.context_type, self)
         at, around = _domains(x, context, **options)
         return Tokens.on(at, x.tensor, self.in_layout), Tokens.on(around, context.tensor, self.context_layout)
 
@@ -120,6 +121,9 @@ def _domains(
     context_spacing: float = 1.0,
 ) -> tuple[Domain, Domain]:
     """The domains of x and of its context."""
+    batch_size = None if batch_size is None else require_integer("batch_size", batch_size, 0)
+    if batch_size not in (None, 1) and not any(y is not None for y in (batch, context_batch)) and context.coords is not None:
+        raise ValueError(f"batch_size is {batch_size!r}, but there is no batch or context_batch to tell the clouds apart")
     indices = [require_tensor(index, "batch") for index in (batch, context_batch) if index is not None]
     sizes = [batch_size, *(int(index.max()) + 1 for index in indices if len(index))]
     sizes += [part.shape[0] for part in (x, context) if part.coords is None]
@@ -143,7 +147,7 @@ def _domains(
 
 
 def _spaced(x: GeometricTensor, spacing: float, **options: Unpack[DomainOptions]) -> Domain:
-    if spacing == 1:
+    if require_positive("spacing", spacing) == 1:
         return domain_of(x, **options)
     if x.coords is not None or options.get("batch") is not None:
         raise ValueError(f"expected a spacing for a grid alone, as points have coords instead, got {spacing}")

@@ -3,6 +3,7 @@
 from escnn.nn import FieldType
 from torch import nn
 
+from escnn_attn.arguments import require_share
 from escnn_attn.fields import ExactBuffer
 from escnn_attn.tokens import Tokens
 
@@ -19,9 +20,7 @@ class SteerableDropout(nn.Module):
 
     def __init__(self, field_type: FieldType, p: float) -> None:
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {p}")
-        self.p = p
+        self.p = require_share("dropout", p)
         fields: dict[tuple, list[int]] = {}
         for index, rho in enumerate(field_type.representations):
             for irrep in rho.irreps:
@@ -51,9 +50,7 @@ class DropPath(nn.Module):
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"drop_path must be in [0, 1), got {p}")
-        self.p = p
+        self.p = require_share("drop_path", p)
 
     def forward(self, tokens: Tokens) -> Tokens:
         if not self.training or self.p == 0:

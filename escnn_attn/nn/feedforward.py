@@ -8,12 +8,15 @@ import torch.nn.functional as F
 from escnn.nn import FieldType
 from torch import Tensor, nn
 
+from escnn_attn.arguments import require_positive
 from escnn_attn.fields import (
     ExactBuffer,
     Features,
     IsotypicLayout,
     group_samples,
     max_frequency,
+    require_planar,
+    require_samples,
     spectral_type,
     synthesis_matrix,
 )
@@ -39,8 +42,7 @@ class FunctionFeedForward(TokenModule):
 
     def __init__(self, in_type: FieldType, expansion: float, rotations: Callable[[int], int]) -> None:
         super().__init__(in_type, in_type)
-        if expansion <= 0:
-            raise ValueError(f"expansion must be positive, got {expansion}")
+        expansion = require_positive("expansion", expansion)
         group, limit = in_type.fibergroup, max_frequency(in_type)
         function = spectral_type(in_type.gspace, 1, limit)
         irreps = IsotypicLayout(function).irreps
@@ -83,8 +85,8 @@ class BilinearFeedForward(FunctionFeedForward):
         (b, c, height, width) or (points, c), unchanged.
 
     Raises:
-        TypeError: if the type is not one on the plane.
-        ValueError: if the expansion is not positive.
+        TypeError: if the type is not one on the plane, or the expansion no number.
+        ValueError: if the expansion is not positive and finite.
 
     Examples:
         >>> import torch
@@ -112,7 +114,7 @@ class FourierFeedForward(FunctionFeedForward):
     Args:
         in_type: any field type on the plane, of input and output.
         expansion: width of the hidden layer, relative to the input.
-        num_samples: number of rotations (of continuous groups; finite ones take all elements); None for the smallest multiple of
+        num_samples: number of rotations, of continuous groups alone (finite ones take all elements); None for the smallest multiple of
             4 whose measured aliasing is below `tolerance`.
         tolerance: relative error under rotations, for Gaussian input.
 
@@ -120,8 +122,9 @@ class FourierFeedForward(FunctionFeedForward):
         (b, c, height, width) or (points, c), unchanged.
 
     Raises:
-        TypeError: if the type is not one on the plane.
-        ValueError: if the expansion is not positive, or there are too few samples for the band limit.
+        TypeError: if the type is not one on the plane, or an argument no number.
+        ValueError: if the expansion or tolerance is not positive and finite, there are too few samples for the band limit, or any for
+            a finite group.
 
     Examples:
         >>> from escnn_attn import FourierFeedForward, fourier_type, planar_gspace
@@ -135,9 +138,9 @@ class FourierFeedForward(FunctionFeedForward):
     def __init__(
         self, in_type: FieldType, expansion: float = 2, num_samples: int | None = None, tolerance: float = 1e-3
     ) -> None:
+        require_planar(in_type)
         limit, continuous = max_frequency(in_type), in_type.fibergroup.continuous
-        if continuous and num_samples is not None and num_samples <= 2 * limit:
-            raise ValueError(f"band limit {limit} needs more than {2 * limit} samples, got {num_samples}")
+        tolerance, num_samples = require_positive("tolerance", tolerance), require_samples(in_type, limit, num_samples)
         super().__init__(in_type, expansion, lambda limit: num_samples or nonlinearity_samples(F.gelu, limit, tolerance))
         self._aliasing = 0.0
         if continuous:
@@ -164,8 +167,8 @@ class GatedFeedForward(TokenModule):
         (b, c, height, width) or (points, c), unchanged.
 
     Raises:
-        TypeError: if the type is not one on the plane.
-        ValueError: if the expansion is not positive.
+        TypeError: if the type is not one on the plane, or the expansion no number.
+        ValueError: if the expansion is not positive and finite.
 
     Examples:
         >>> from escnn_attn import GatedFeedForward, fourier_type, planar_gspace
@@ -175,10 +178,8 @@ class GatedFeedForward(TokenModule):
 
     def __init__(self, in_type: FieldType, expansion: float = 2) -> None:
         super().__init__(in_type, in_type)
-        if expansion <= 0:
-            raise ValueError(f"expansion must be positive, got {expansion}")
         inputs = self.in_layout.irreps
-        hidden = inputs.times(expansion)
+        hidden = inputs.times(require_positive("expansion", expansion))
         self.project_in, self.project_out = IsotypicLinear(inputs, hidden), IsotypicLinear(hidden, inputs)
         self.gate = nn.Linear(hidden.num_copies, hidden.num_copies)
 

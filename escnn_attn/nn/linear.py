@@ -4,6 +4,7 @@ import torch
 from escnn.nn import FieldType
 from torch import nn
 
+from escnn_attn.arguments import require_flag
 from escnn_attn.fields import Features, Irreps
 from escnn_attn.functional import GroupFunctions, IsotypicFeatures, LinearPlan, isotypic_linear
 from escnn_attn.nn.modules import TokenModule
@@ -89,6 +90,7 @@ class SteerableLinear(TokenModule):
 
     def __init__(self, in_type: FieldType, out_type: FieldType, bias: bool = True) -> None:
         super().__init__(in_type, out_type)
+        require_flag("bias", bias)
         self.core = IsotypicLinear(self.in_layout.irreps, self.out_layout.irreps, bias)
 
     @property

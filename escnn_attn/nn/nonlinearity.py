@@ -4,12 +4,12 @@ import torch.nn.functional as F
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
-from escnn_attn.fields import ExactBuffer, group_samples, require_spectral, synthesis_matrix
+from escnn_attn.fields import ExactBuffer, group_samples, require_samples, require_spectral, synthesis_matrix
 from escnn_attn.fields.functions import aliasing
 from escnn_attn.fields.types import frequency
 from escnn_attn.functional import pointwise
 from escnn_attn.nn.modules import PlanarModule
-from escnn_attn.tokens import require_type
+from escnn_attn.tokens import require_input
 
 
 class FourierGELU(PlanarModule):
@@ -43,9 +43,7 @@ class FourierGELU(PlanarModule):
         super().__init__(in_type, in_type)
         group, irreps = in_type.fibergroup, require_spectral(in_type)
         limit = max(frequency(group, irrep) for irrep in irreps)
-        num_samples = max(16, 4 * limit) if num_samples is None else num_samples
-        if group.continuous and num_samples <= 2 * limit:
-            raise ValueError(f"band limit {limit} needs more than {2 * limit} samples, got {num_samples}")
+        num_samples = require_samples(in_type, limit, num_samples) or max(16, 4 * limit)
         elements = group_samples(group, num_samples if group.continuous else None)
         self.matrix = ExactBuffer(synthesis_matrix(group, irreps, elements))
         self._aliasing = aliasing(F.gelu, limit, num_samples) if group.continuous else 0.0
@@ -55,7 +53,7 @@ class FourierGELU(PlanarModule):
         return self._aliasing
 
     def forward(self, x: GeometricTensor) -> GeometricTensor:
-        x = require_type(x, self.in_type)
+        x = require_input(x, self.in_type, self)
         return GeometricTensor(self.forward_grid(x.tensor), self.out_type, x.coords)
 
     def forward_grid(self, x: Tensor) -> Tensor:

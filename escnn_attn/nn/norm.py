@@ -4,6 +4,7 @@ import torch
 from escnn.nn import FieldType
 from torch import nn
 
+from escnn_attn.arguments import require_positive
 from escnn_attn.functional import rms_norm
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.tokens import Tokens
@@ -24,7 +25,8 @@ class SteerableRMSNorm(TokenModule):
         (b, c, height, width) or (points, c), unchanged.
 
     Raises:
-        TypeError: if the type is not one on the plane.
+        TypeError: if the type is not one on the plane, or `eps` no number.
+        ValueError: if `eps` is not positive and finite.
 
     Examples:
         >>> import torch
@@ -36,7 +38,7 @@ class SteerableRMSNorm(TokenModule):
 
     def __init__(self, in_type: FieldType, eps: float = 1e-6) -> None:
         super().__init__(in_type, in_type)
-        self.eps = eps
+        self.eps = require_positive("eps", eps)
         self.gains = nn.ParameterList(torch.ones(m) for m in self.in_layout.irreps.multiplicities)
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from escnn_attn.fields import require_planar
 from escnn_attn.functional import invariants, token_mean
 from escnn_attn.nn.modules import IsotypicModule, TakesDomain
-from escnn_attn.tokens import DomainOptions, Tokens, grid_of, in_similar_sizes, require_type
+from escnn_attn.tokens import DomainOptions, Tokens, grid_of, in_similar_sizes, require_input
 
 
 class PoolingModule(IsotypicModule, TakesDomain):
@@ -44,6 +44,8 @@ class PoolingModule(IsotypicModule, TakesDomain):
 
     def __init__(self, in_type: FieldType, out_type: FieldType) -> None:
         super().__init__(in_type, in_type)
+        if not isinstance(out_type, FieldType):
+            raise TypeError(f"expected out_type to be an escnn.nn.FieldType, got {out_type!r}")
         if out_type.gspace.dimensionality or out_type.fibergroup != in_type.fibergroup:
             raise TypeError(f"expected an out_type without base space of {in_type.fibergroup}, got {out_type}")
         self.out_type = out_type
@@ -57,7 +59,7 @@ class PoolingModule(IsotypicModule, TakesDomain):
         """Pools a grid or flattened point clouds, or tokens to plain fields (b, c); the arguments are those of `TokenModule.forward`."""
         if isinstance(x, Tokens):
             return self.pool_tokens(x)
-        tokens = Tokens.of(require_type(x, self.in_type), self.in_layout, **options)
+        tokens = Tokens.of(require_input(x, self.in_type, self), self.in_layout, **options)
         return GeometricTensor(self.pool_tokens(tokens), self.out_type)
 
     def forward_grid(self, x: Tensor) -> Tensor:

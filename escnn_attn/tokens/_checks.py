@@ -1,8 +1,12 @@
 """Checks of a user's arguments."""
 
+from itertools import chain
+
 import torch
 from escnn.nn import FieldType, GeometricTensor
-from torch import Tensor
+from torch import Tensor, nn
+
+from escnn_attn.arguments import require_integer
 
 
 def require_type(x: object, expected: FieldType) -> GeometricTensor:
@@ -12,6 +16,23 @@ def require_type(x: object, expected: FieldType) -> GeometricTensor:
     if x.type is not expected and x.type != expected:
         raise TypeError(f"expected a geometric tensor of type {expected}, got one of type {x.type}")
     return x
+
+
+def require_input(x: object, expected: FieldType, module: nn.Module) -> GeometricTensor:
+    """Returns `x` if it is a geometric tensor of the expected type and of the dtype of a module, and raises a TypeError otherwise."""
+    geometric = require_type(x, expected)
+    require_dtype(geometric.tensor, module)
+    return geometric
+
+
+def require_dtype(x: Tensor, module: nn.Module) -> None:
+    """Raises a TypeError for features of another dtype than the parameters of a module; under autocast any will do."""
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
+        return
+    own = next((t.dtype for t in chain(module.parameters(), module.buffers()) if t.is_floating_point()), x.dtype)
+    if x.dtype != own:
+        name = type(module).__name__
+        raise TypeError(f"expected features of {own}, the dtype of the {name}, got {x.dtype}: convert one of them by .to()")
 
 
 def require_tensor(x: object, name: str) -> Tensor:
@@ -47,10 +68,26 @@ def require_weights(weights: Tensor, shape: tuple[int, ...], mask: Tensor | None
     return weights
 
 
+#: empty clouds for each point, beyond which an index is taken for a mistake
+MAX_CLOUDS_PER_POINT = 1000
+
+
 def require_indices(batch: Tensor, points: int) -> Tensor:
     """Returns `batch` if it holds one cloud index per point, and raises a TypeError or ValueError otherwise."""
     if require_tensor(batch, "batch").shape != (points,) or batch.dtype != torch.long:
         raise ValueError(f"expected batch to be {points} int64 indices, got shape {tuple(batch.shape)} of {batch.dtype}")
-    if points and batch.min() < 0:
-        raise ValueError(f"expected batch to be indices from 0, got {int(batch.min())}")
+    low, high = torch.stack(batch.aminmax()).tolist() if points else (0, 0)
+    if low < 0:
+        raise ValueError(f"expected batch to be indices from 0, got {low}")
+    if high >= MAX_CLOUDS_PER_POINT * (points + 1):
+        raise ValueError(
+            f"expected batch to be indices of clouds, not many more than {points} points, got {high}: number them from 0"
+        )
     return batch
+
+
+def require_batch_size(batch_size: int | None, points: int) -> int | None:
+    """A number of clouds, or None; a TypeError or ValueError for what is none, or far more than points."""
+    if batch_size is None:
+        return None
+    return require_integer("batch_size", batch_size, 0, MAX_CLOUDS_PER_POINT * (points + 1))

@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from escnn_attn.modes import readable
+from escnn_attn.tokens._checks import require_batch_size
 from escnn_attn.tokens.domain import DomainOptions
 
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -55,6 +56,7 @@ def _parts(x: object, **options: Unpack[DomainOptions]) -> list[Part]:
     batch = options.get("batch")
     if not isinstance(x, GeometricTensor) or x.coords is None or not isinstance(batch, Tensor):
         return []
+    require_batch_size(options.get("batch_size"), len(batch))
     if options.get("edge_index") is not None or batch.shape != x.tensor.shape[:1] or not readable(batch):
         return []
     if batch.dtype != torch.long or not batch.numel() or int(batch.min()) < 0 or int(batch.max()) > len(batch):

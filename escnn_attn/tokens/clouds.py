@@ -5,7 +5,7 @@ from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
 from escnn_attn.modes import readable
-from escnn_attn.tokens._checks import require_indices, require_mask, require_tensor, require_weights
+from escnn_attn.tokens._checks import require_batch_size, require_indices, require_mask, require_tensor, require_weights
 from escnn_attn.tokens.domain import Domain, position_dtype
 
 
@@ -22,8 +22,8 @@ class Clouds(Domain):
             Geometric.
 
     Raises:
-        TypeError: if an argument is not a tensor.
-        ValueError: if an argument does not fit the others, or coords are not finite.
+        TypeError: if an argument is not a tensor, or `batch_size` no integer.
+        ValueError: if an argument does not fit the others, coords are not finite, or there are more than 1,000 clouds for each point.
 
     Examples:
         >>> import torch
@@ -49,8 +49,9 @@ class Clouds(Domain):
         self._places, self._index = len(coords), None
         num_clouds = 1
         if batch is not None:
-            num_clouds, self._places, self._index = _arrange(require_indices(batch, len(coords)), batch_size)
-        elif batch_size not in (None, 1):
+            indices, batch_size = require_indices(batch, len(coords)), require_batch_size(batch_size, len(coords))
+            num_clouds, self._places, self._index = _arrange(indices, batch_size)
+        elif require_batch_size(batch_size, len(coords)) not in (None, 1):
             raise ValueError(f"batch_size is {batch_size}, but there is no batch to tell the clouds apart")
         self.batch_size = num_clouds
         positions = coords.to(position_dtype(coords.dtype))

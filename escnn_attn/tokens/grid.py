@@ -7,6 +7,7 @@ import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
+from escnn_attn.arguments import require_instance, require_integer, require_positive
 from escnn_attn.modes import keepable
 from escnn_attn.tokens._checks import require_mask, require_weights
 from escnn_attn.tokens.domain import Domain, Lattice, T, constant, inside_disc, lattice_positions
@@ -31,8 +32,8 @@ class Grid(Domain):
         device: of the positions.
 
     Raises:
-        TypeError: if `mask` or `quadrature_weights` is not a tensor.
-        ValueError: if the spacing is not positive, or another argument does not fit.
+        TypeError: if `mask` or `quadrature_weights` is not a tensor, or another argument no number.
+        ValueError: if the spacing is not positive and finite, or another argument does not fit.
 
     Examples:
         >>> from escnn_attn import Grid
@@ -52,9 +53,10 @@ class Grid(Domain):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> None:
-        if not spacing > 0:
-            raise ValueError(f"expected a positive spacing, got {spacing}")
-        self.height, self.width = height, width
+        spacing, batch_size = require_positive("spacing", spacing), require_integer("batch_size", batch_size, 0)
+        self.height, self.width = height, width = require_integer("height", height, 0), require_integer("width", width, 0)
+        if not require_instance("dtype", dtype, torch.dtype).is_floating_point:
+            raise ValueError(f"expected a floating-point dtype of positions, got {dtype}")
         #: indices of the pixels that are tokens, row by row; None for all
         self.index: Tensor | None = None
         lattice, shape = Lattice(height, width, spacing), (batch_size, height, width)

@@ -6,6 +6,7 @@ from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 from typing_extensions import Unpack
 
+from escnn_attn.arguments import require_integer
 from escnn_attn.fields import Features, IsotypicLayout
 from escnn_attn.tokens.clouds import Clouds
 from escnn_attn.tokens.domain import Domain, DomainOptions, position_dtype
@@ -84,7 +85,7 @@ def domain_of(
         )
     if batch is not None:
         raise ValueError("batch tells the clouds of flattened points apart, but this tensor is a grid (it has no coords)")
-    if batch_size not in (None, x.shape[0]):
+    if batch_size is not None and require_integer("batch_size", batch_size, 0) != x.shape[0]:
         raise ValueError(f"batch_size is {batch_size}, but this grid has {x.shape[0]} samples")
     grid = grid_of(x.tensor, mask=mask, quadrature_weights=quadrature_weights)
     return grid if edge_index is None else grid.along(edge_index, grid)

@@ -183,7 +183,9 @@ def test_a_chosen_number_of_samples_states_its_aliasing():
     module.check_equivariance(rtol=2 * module.equivariance_tolerance)
     with pytest.raises(AssertionError, match="> 1\\.00e-02"):  # no check passes above it, whatever a module states
         module.check_equivariance()
-    assert FourierFeedForward(fourier_type(planar_gspace("C8"), 2), num_samples=4).equivariance_tolerance == 0
+    assert FourierFeedForward(fourier_type(planar_gspace("C8"), 2)).equivariance_tolerance == 0
+    with pytest.raises(ValueError, match="num_samples is for continuous groups"):
+        FourierFeedForward(fourier_type(planar_gspace("C8"), 2), num_samples=4)
 
 
 def test_too_few_samples_are_refused():
@@ -193,7 +195,7 @@ def test_too_few_samples_are_refused():
 
 @pytest.mark.parametrize("layer", [BilinearFeedForward, GatedFeedForward, FourierFeedForward])
 def test_expansion_must_be_positive(layer):
-    with pytest.raises(ValueError, match="expansion must be positive"):
+    with pytest.raises(ValueError, match="expected a positive expansion"):
         layer(fourier_type(planar_gspace("C4"), 2), 0)
 
 
@@ -232,3 +234,24 @@ def test_copies_are_independent_and_equal(layer):
     x = t(torch.randn(1, t.size, 3, 3))
     assert torch.equal(module(x).tensor, twin(x).tensor)
     assert twin.in_type is module.in_type
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_pooling_of_many_points_in_half_precision_is_finite(dtype, weighted):
+    t = fourier_type(planar_gspace("C4"), 1)
+    x = t(torch.full((70_000, 4), 1.0, dtype=dtype), torch.randn(70_000, 2, dtype=dtype))
+    options = {"quadrature_weights": torch.full((70_000,), 2.0, dtype=dtype)} if weighted else {}
+    out = InvariantPooling(t).to(dtype)(x, **options).tensor
+    assert out.dtype == dtype
+    assert relative(out[0].float(), InvariantPooling(t)(t(x.tensor.float()[:10], x.coords.float()[:10])).tensor[0]) < 1e-2
+
+
+@pytest.mark.parametrize("scale", [1e-38, 3e38, 1e300])
+def test_pooling_takes_weights_of_any_scale(scale):
+    t = fourier_type(planar_gspace("C4"), 2)
+    x, weights = t(torch.randn(9, 8), torch.randn(9, 2)), torch.rand(9, dtype=torch.float64)
+    weights = (weights / weights.max()).float().double()
+    expected = InvariantPooling(t)(x, quadrature_weights=weights).tensor
+    scaled = weights * scale if scale > 1e100 else (weights * scale).float()
+    assert relative(InvariantPooling(t)(x, quadrature_weights=scaled).tensor, expected) < 1e-5

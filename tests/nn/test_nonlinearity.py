@@ -42,8 +42,8 @@ def _samples(module: FourierGELU, group) -> list:
 @pytest.mark.parametrize(("name", "channels", "limit"), TYPES)
 def test_is_as_equivariant_as_it_states(name, channels, limit):
     module = FourierGELU(fourier_type(planar_gspace(name), channels, limit))
-    module.check_equivariance(rtol=max(1e-9, 2 * module.equivariance_tolerance))
-    finer = FourierGELU(module.in_type, num_samples=96)
+    module.check_equivariance(rtol=max(1e-9, 4 * module.equivariance_tolerance))
+    finer = FourierGELU(module.in_type, num_samples=96 if module.in_type.fibergroup.continuous else None)
     assert worst(testing.equivariance_error(finer, domain="points")) < 1e-10
 
 

@@ -182,7 +182,7 @@ def test_no_points_at_all():
         ({"num_heads": 2, "head_channels": 0}, "at least 2"),
         ({"num_heads": 2, "position": partial(DistanceBias, lengths=(0.0, 1.0))}, "positive lengths"),
         ({"num_heads": 2, "position": partial(RadialBias, extent=-1.0)}, "positive extent"),
-        ({"num_heads": 2, "position": partial(RadialBias, centers=1)}, "at least 2 centers"),
+        ({"num_heads": 2, "position": partial(RadialBias, centers=1)}, "centers must be at least 2"),
     ],
 )
 def test_senseless_options_are_refused(options, message):

@@ -8,13 +8,14 @@ import torch
 from escnn.nn import FieldType
 from torch import Tensor, nn
 
+from escnn_attn.arguments import require_factory, require_instance, require_integer
 from escnn_attn.fields import Features, Irreps, IsotypicLayout, max_frequency, spectral_type
 from escnn_attn.fields.functions import band_limit
 from escnn_attn.nn.dropout import SteerableDropout
 from escnn_attn.nn.linear import IsotypicLinear
 from escnn_attn.nn.modules import IsotypicModule
 from escnn_attn.nn.neighborhood import AttentionPattern, Neighborhood, attention_pattern, require_neighborhood
-from escnn_attn.nn.position import Encoding, PositionFactory
+from escnn_attn.nn.position import Encoding, PositionEmbedding, PositionFactory
 from escnn_attn.tokens import Domain, Tokens
 
 
@@ -62,12 +63,14 @@ class Heads:
     def of(cls, types: list[FieldType], num_heads: int, channels: int | None, limit: int | None) -> "Heads":
         """Heads for inputs of the first type, with the band limit of all types where `limit` is None."""
         highest = band_limit(types[0].fibergroup)
+        limit = None if limit is None else require_integer("max_frequency", limit, None)
         if limit is not None and (limit < 0 or (highest is not None and limit > highest)):
             bound = "" if highest is None else f" to {highest}"
             raise ValueError(f"max_frequency of {types[0].fibergroup} must be from 0{bound}, got {limit}")
         limit = max_frequency(*types) if limit is None else limit
         function = IsotypicLayout(spectral_type(types[0].gspace, 1, limit)).irreps
-        return cls(num_heads, require_heads(num_heads, channels, types[0].size / function.size), limit, function)
+        num_heads, channels = require_heads(num_heads, channels, types[0].size / function.size)
+        return cls(num_heads, channels, limit, function)
 
     @property
     def irreps(self) -> Irreps:
@@ -101,10 +104,10 @@ class SteerableAttention(IsotypicModule):
 
     def make_heads(self, heads: Heads, position: PositionFactory, neighborhood: Neighborhood | None, dropout: float) -> None:
         """Makes all that self- and cross-attention have in common; the arguments are those of `SteerableSelfAttention`."""
-        if isinstance(position, nn.Module) or not callable(position):
-            raise TypeError(f"expected a PositionEmbedding class, or a functools.partial of one, got {position!r}")
+        require_factory("position", position, "PositionEmbedding")
         self.heads, self.neighborhood = heads, require_neighborhood(neighborhood)
-        self.position = position(spectral_type(self.in_type.gspace, heads.channels, heads.max_frequency), heads.num_heads)
+        made = position(spectral_type(self.in_type.gspace, heads.channels, heads.max_frequency), heads.num_heads)
+        self.position = require_instance("position", made, PositionEmbedding)
         self.gain = nn.Parameter(torch.full((heads.num_heads,), self.position.initial_gain))
         self.project_out = IsotypicLinear(heads.irreps, self.out_layout.irreps, functions_in=heads.function)
         self.dropout = SteerableDropout(self.out_type, dropout)
@@ -153,17 +156,18 @@ class SteerableAttention(IsotypicModule):
         return ", ".join(parts)
 
 
-def require_heads(num_heads: int, head_channels: int | None, width: float) -> int:
-    """The channels of a head, an even number: by default ceil(width / num_heads), rounded up to even.
+def require_heads(num_heads: int, head_channels: int | None, width: float) -> tuple[int, int]:
+    """The number of heads, and the channels of each, an even number: by default ceil(width / num_heads), rounded up to even.
 
     Raises:
+        TypeError: if a number is no integer.
         ValueError: if num_heads < 1, or head_channels cannot be paired.
     """
-    if num_heads < 1:
-        raise ValueError(f"num_heads must be at least 1, got {num_heads}")
+    num_heads = require_integer("num_heads", num_heads)
     if head_channels is None:
         channels = math.ceil(width / num_heads)
-        return max(2, channels + channels % 2)
-    if head_channels < 2 or head_channels % 2:
-        raise ValueError(f"head_channels must be even and at least 2 (channels are paired), got {head_channels}")
-    return head_channels
+        return num_heads, max(2, channels + channels % 2)
+    channels = require_integer("head_channels", head_channels, None)
+    if channels < 2 or channels % 2:
+        raise ValueError(f"head_channels must be even and at least 2 (channels are paired), got {head_channels!r}")
+    return num_heads, channels

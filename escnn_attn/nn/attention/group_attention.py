@@ -10,6 +10,7 @@ from escnn.nn import FieldType
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from escnn_attn.arguments import require_flag
 from escnn_attn.fields import ExactBuffer, require_planar
 from escnn_attn.functional import phases, rotate_pairs
 from escnn_attn.nn.attention.core import require_heads
@@ -45,17 +46,16 @@ class RegularSelfAttention(TokenModule):
         super().__init__(in_type, in_type if out_type is None else out_type)
         gspace, group = require_planar(in_type), in_type.fibergroup
         if group.continuous:
-            raise ValueError(f"expected a finite group, got {group}: take SteerableSelfAttention")
+            raise ValueError(f"expected a finite group for in_type, got {group}: take SteerableSelfAttention")
         _require_copies(in_type, self.in_kind)
         _require_copies(self.out_type, "regular")
-        head_channels = require_heads(num_heads, head_channels, len(self.out_type))
-        self.num_heads, self.channels, self.neighborhood = num_heads, head_channels, require_neighborhood(neighborhood)
-        self.checkpointing = checkpointing
+        self.num_heads, self.channels = num_heads, channels = require_heads(num_heads, head_channels, len(self.out_type))
+        self.neighborhood, self.checkpointing = require_neighborhood(neighborhood), require_flag("checkpointing", checkpointing)
         elements = list(group.elements)
         self.order = len(elements)
-        self.waves = ExactBuffer(rotated_waves(gspace, elements, spread_wavenumbers(wavelengths, head_channels // 2)))
-        self.project_in = nn.Linear(len(in_type), 3 * num_heads * head_channels)
-        self.project_out = nn.Linear(num_heads * head_channels, len(self.out_type))
+        self.waves = ExactBuffer(rotated_waves(gspace, elements, spread_wavenumbers(wavelengths, channels // 2)))
+        self.project_in = nn.Linear(len(in_type), 3 * num_heads * channels)
+        self.project_out = nn.Linear(num_heads * channels, len(self.out_type))
         self._make_parameters()
 
     def _make_parameters(self) -> None:

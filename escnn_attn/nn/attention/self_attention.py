@@ -8,7 +8,7 @@ from escnn_attn.nn.attention.core import Heads, SteerableAttention
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.nn.neighborhood import Neighborhood
 from escnn_attn.nn.position import PositionFactory, RotaryEmbedding
-from escnn_attn.tokens import DomainOptions, Tokens, require_type
+from escnn_attn.tokens import DomainOptions, Tokens, require_input
 
 
 class SteerableSelfAttention(SteerableAttention, TokenModule):
@@ -79,5 +79,5 @@ class SteerableSelfAttention(SteerableAttention, TokenModule):
 
         The arguments are those of `forward`.
         """
-        tokens = Tokens.of(require_type(x, self.in_type), self.in_layout, **options)
+        tokens = Tokens.of(require_input(x, self.in_type, self), self.in_layout, **options)
         return self.token_weights(tokens, tokens)

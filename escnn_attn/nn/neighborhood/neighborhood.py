@@ -8,6 +8,7 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from escnn_attn.arguments import require_integer, require_positive
 from escnn_attn.nn.neighborhood._patterns import AllPairs, AttentionPattern, Graph
 from escnn_attn.nn.neighborhood._tiles import disc_pattern
 from escnn_attn.tokens import Domain, diameter
@@ -88,7 +89,8 @@ class Disc(Neighborhood):
             are inside.
 
     Raises:
-        ValueError: if the radius is not positive.
+        TypeError: if the radius is no number.
+        ValueError: if it is not positive and finite.
 
     Examples:
         >>> import torch
@@ -107,8 +109,7 @@ class Disc(Neighborhood):
     radius: float
 
     def __post_init__(self) -> None:
-        if not self.radius > 0:
-            raise ValueError(f"expected a positive radius, got {self.radius}")
+        object.__setattr__(self, "radius", require_positive("radius", self.radius))
 
     def pattern(self, query: Domain, key: Domain) -> AttentionPattern:
         reach = self.radius * (1 + MARGIN)
@@ -132,7 +133,8 @@ class KNearest(Neighborhood):
         k: number of tokens; all of a smaller sample.
 
     Raises:
-        ValueError: if k is less than 1.
+        TypeError: if k is no integer.
+        ValueError: if it is less than 1.
 
     Examples:
         >>> import torch
@@ -146,8 +148,7 @@ class KNearest(Neighborhood):
     k: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.k, int) or self.k < 1:
-            raise ValueError(f"k must be an integer of at least 1, got {self.k}")
+        object.__setattr__(self, "k", require_integer("k", self.k))
 
     def pairs(self, query: np.ndarray, key: np.ndarray, slack: float) -> np.ndarray:
         tree, wanted = KDTree(key), min(self.k, len(key))

@@ -13,6 +13,7 @@ from escnn.nn import FieldType
 from scipy.linalg import block_diag
 from torch import Tensor, nn
 
+from escnn_attn.arguments import require_range
 from escnn_attn.fields import IrrepId, group_samples, require_planar, require_spectral, synthesis_matrix
 from escnn_attn.functional import phases, rotate_pairs
 
@@ -60,11 +61,10 @@ def spread_wavenumbers(wavelengths: Sequence[float], count: int) -> list[float]:
     r"""$|w| = 2\pi$/wavelength of `count` frequencies, evenly spaced in logarithm from the shortest to the longest; of one, the shortest.
 
     Raises:
-        ValueError: if the wavelengths are not positive and in order.
+        TypeError: if the wavelengths are no two numbers.
+        ValueError: if they are not positive, finite and in order.
     """
-    shortest, longest = wavelengths
-    if not 0 < shortest <= longest:
-        raise ValueError(f"expected wavelengths 0 < shortest <= longest, got {wavelengths}")
+    shortest, longest = require_range("wavelengths", wavelengths)
     return [float(w) for w in 2 * np.pi / np.geomspace(shortest, longest, count)]
 
 

@@ -7,6 +7,7 @@ import torch
 from escnn.nn import FieldType
 from torch import Tensor, nn
 
+from escnn_attn.arguments import require_integer, require_pair, require_positive
 from escnn_attn.functional import distances, radial_sum
 from escnn_attn.nn.position.embedding import Encoding, PositionEmbedding
 from escnn_attn.tokens import Domain
@@ -27,7 +28,8 @@ class DistanceBias(PositionEmbedding):
             units of the positions.
 
     Raises:
-        ValueError: if the lengths are not positive.
+        TypeError: if the lengths are no two numbers.
+        ValueError: if they are not positive and finite.
 
     Examples:
         >>> from escnn_attn import DistanceBias, SteerableSelfAttention, fourier_type, planar_gspace
@@ -38,10 +40,8 @@ class DistanceBias(PositionEmbedding):
 
     def __init__(self, head_type: FieldType, num_heads: int, *, lengths: Sequence[float] = (2.0, 16.0)) -> None:
         super().__init__(head_type, num_heads)
-        if min(lengths) <= 0:
-            raise ValueError(f"expected positive lengths, got {lengths}")
-        first, last = (math.log(0.5 / length**2) for length in lengths)
-        between = torch.linspace(0, 1, num_heads) if num_heads > 1 else torch.tensor([0.5])
+        first, last = (math.log(0.5 / length**2) for length in require_pair("lengths", lengths))
+        between = torch.linspace(0, 1, self.num_heads) if self.num_heads > 1 else torch.tensor([0.5])
         self.log_rate = nn.Parameter(first + (last - first) * between)
 
     def at(self, query: Domain, key: Domain, distance: float | None = None) -> Encoding:
@@ -107,7 +107,8 @@ class RadialBias(PositionEmbedding):
         centers: number of basis functions.
 
     Raises:
-        ValueError: if the extent is not positive, or there are fewer than two centers.
+        TypeError: if the extent is no number, or `centers` no integer.
+        ValueError: if the extent is not positive and finite, or there are fewer than two centers.
 
     Examples:
         >>> import torch
@@ -120,10 +121,8 @@ class RadialBias(PositionEmbedding):
 
     def __init__(self, head_type: FieldType, num_heads: int, *, extent: float = 10.0, centers: int = 16) -> None:
         super().__init__(head_type, num_heads)
-        if extent <= 0 or centers < 2:
-            raise ValueError(f"expected a positive extent and at least 2 centers, got {extent} and {centers}")
-        self.extent, self.centers = extent, centers
-        self.weight = nn.Parameter(torch.zeros(num_heads, centers))
+        self.extent, self.centers = require_positive("extent", extent), require_integer("centers", centers, 2)
+        self.weight = nn.Parameter(torch.zeros(self.num_heads, self.centers))
 
     def bias(self, x_query: Tensor, x_key: Tensor) -> Tensor:
         distance = distances(x_query, x_key) * ((self.centers - 1) / self.extent)

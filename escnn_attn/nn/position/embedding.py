@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from escnn.nn import FieldType
 from torch import Tensor, nn
 
+from escnn_attn.arguments import require_integer
+from escnn_attn.fields import require_planar
 from escnn_attn.testing import Approximate
 from escnn_attn.tokens import Domain
 
@@ -18,6 +20,10 @@ class PositionEmbedding(nn.Module, Approximate):
     Args:
         head_type: field type of one head, c copies of a representation with r coefficients.
         num_heads: number of heads h.
+
+    Raises:
+        TypeError: if the type is not one on the plane, or the number no integer.
+        ValueError: if num_heads < 1.
 
     Shape:
         bias: positions (b or 1, t, 2) and (b or 1, s, 2) to logits that broadcast to (b, h, t, s), or None. With a neighborhood,
@@ -36,7 +42,8 @@ class PositionEmbedding(nn.Module, Approximate):
 
     def __init__(self, head_type: FieldType, num_heads: int) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        require_planar(head_type, "head_type")
+        self.num_heads = require_integer("num_heads", num_heads)
         self.channels = len(head_type)
         self.coefficients = head_type.size // len(head_type)
 

@@ -7,6 +7,7 @@ from functools import partial
 from escnn.nn import FieldType
 from torch import Tensor
 
+from escnn_attn.arguments import require_integer, require_positive, require_range, require_share
 from escnn_attn.fields import max_frequency
 from escnn_attn.fields.functions import rotary_samples
 from escnn_attn.modes import readable
@@ -42,6 +43,7 @@ class RotaryEmbedding(PositionEmbedding):
             groups, where heads of long waves are narrower, and 1 on finite groups, where nothing is saved.
 
     Raises:
+        TypeError: for arguments that are no numbers.
         ValueError: for an odd number of channels, or wavelengths, distance, tolerance, rotary_fraction or head_groups out of
             range; in use, if tokens are farther apart than `max_distance`, need too many samples (naming a remedy), or have
             positions that require a gradient.
@@ -72,15 +74,16 @@ class RotaryEmbedding(PositionEmbedding):
         super().__init__(head_type, num_heads)
         if self.channels % 2:
             raise ValueError(f"channels are paired: expected an even number of head channels, got {self.channels}")
-        if not 0 < rotary_fraction <= 1:
-            raise ValueError(f"expected a rotary_fraction of the channels in (0, 1], got {rotary_fraction}")
-        if head_groups is not None and head_groups < 1:
-            raise ValueError(f"head_groups must be at least 1, got {head_groups}")
-        if tolerance <= 0 or (max_distance is not None and max_distance <= 0):
-            raise ValueError(f"expected a positive tolerance and max_distance, got {tolerance} and {max_distance}")
-        self.wavelengths, self.max_distance, self.tolerance = tuple(wavelengths), max_distance, tolerance
+        rotary_fraction = require_share("rotary_fraction of the channels", rotary_fraction, most=True)
+        head_groups = None if head_groups is None else require_integer("head_groups", head_groups)
+        self.max_distance = None if max_distance is None else require_positive("max_distance", max_distance)
+        self.tolerance, self._wavelengths = (
+            require_positive("tolerance", tolerance),
+            require_range("wavelengths", wavelengths),
+        )
         self.functions = PlanarFunctions.of(head_type)
         self.max_frequency = max_frequency(head_type)
+        num_heads = self.num_heads
         count = min(num_heads, head_groups or (4 if self.functions.continuous else 1))
         #: number of heads of each group
         self.heads_per_group = [num_heads // count + (i < num_heads % count) for i in range(count)]
@@ -88,8 +91,13 @@ class RotaryEmbedding(PositionEmbedding):
         self.wavenumbers = spread_wavenumbers(wavelengths, count * math.ceil(rotary_fraction * self.channels / 2))
 
     @property
+    def wavelengths(self) -> tuple[float, float]:
+        """Shortest and longest wavelength; fixed, as `wavenumbers` are made of them."""
+        return self._wavelengths
+
+    @property
     def equivariance_tolerance(self) -> float:
-        return self.tolerance if self.functions.continuous else 0.0
+        return self.tolerance / 10 if self.functions.continuous else 0.0  # errors are far below the bound of a single logit
 
     def at(self, query: Domain, key: Domain, distance: float | None = None) -> Encoding:
         require_fixed(self, query.positions, key.positions)
@@ -109,6 +117,8 @@ class RotaryEmbedding(PositionEmbedding):
 
     def sample_counts(self, distance: float) -> list[int]:
         """Number of rotations that each frequency is sampled on, for tokens at most a distance apart; of continuous groups."""
+        if not 0 <= distance < math.inf:
+            raise ValueError(f"expected a finite distance, got {distance!r}")
         if self.max_distance is not None:
             if distance > 1.01 * self.max_distance:
                 raise ValueError(f"tokens are up to {distance:.3g} apart, but max_distance is {self.max_distance:g}")

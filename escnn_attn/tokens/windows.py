@@ -1,0 +1,121 @@
+"""Convolutions and poolings of escnn as windows that slide over an image, and whether they keep its rotation center."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from torch import nn
+
+
+class Window(NamedTuple):
+    """Extent, padding and stride of a convolution or pooling, in pixels.
+
+    Examples:
+        >>> Window(extent=9, padding=4, stride=2).rest(29), Window(extent=9, padding=4, stride=2).rest(28)
+        (0, 1)
+    """
+
+    extent: int
+    padding: int
+    stride: int
+
+    def rest(self, side: int) -> int:
+        """Pixels of an image side that the windows leave at its far end: the rotation center moves by half of them."""
+        return (side + 2 * self.padding - self.extent) % self.stride
+
+    def output(self, side: int) -> int:
+        """Number of windows on a side; below 1 where the side is too small for one."""
+        return (side + 2 * self.padding - self.extent) // self.stride + 1
+
+    def remedies(self, side: int) -> str:
+        """What would keep the rotation center of a side that loses it."""
+        rest, missing = self.rest(side), self.stride - self.rest(side)
+        ways = [f"a kernel of {self.extent + rest} instead of {self.extent}", f"a stride of 1 instead of {self.stride}"]
+        if missing % 2 == 0:
+            ways.insert(1, f"a padding of {self.padding + missing // 2} instead of {self.padding}")
+        return f"{', '.join(ways)} ({side} + 2·{self.padding} − {self.extent} must be a multiple of the stride)"
+
+
+@runtime_checkable
+class Windowed(Protocol):
+    """A convolution or pooling."""
+
+    kernel_size: int | tuple[int, int]
+    padding: int | tuple[int, int]
+    stride: int | tuple[int, int]
+
+
+@runtime_checkable
+class Dilated(Windowed, Protocol):
+    """A convolution that may be dilated."""
+
+    dilation: int | tuple[int, int] | None
+
+
+def windows_of(module: nn.Module) -> list[Window]:
+    """The windows of the convolutions and poolings of a module, in order."""
+    found = []
+    for part in module.modules():
+        if isinstance(part, Windowed) and not hasattr(part, "output_padding"):  # transposed convolutions keep the center
+            dilation = (_first(part.dilation) if isinstance(part, Dilated) and part.dilation else None) or 1
+            extent = dilation * (_first(part.kernel_size) - 1) + 1
+            found.append(Window(extent, _first(part.padding), _first(part.stride)))
+    return found
+
+
+def _first(size: int | tuple[int, int]) -> int:
+    return int(size[0] if isinstance(size, tuple) else size)
+
+
+def stride_of(windows: Sequence[Window]) -> int:
+    """Pixels from token to token: the product of the strides."""
+    return math.prod(window.stride for window in windows)
+
+
+def keeps_center(windows: Sequence[Window], side: int) -> bool:
+    """Whether all windows leave equal margins at both ends of an image side.
+
+    Only then do the centers of image and tokens, about which both rotate, agree.
+    """
+    for window in windows:
+        if window.output(side) < 1 or window.rest(side):
+            return False
+        side = window.output(side)
+    return True
+
+
+def remedies(windows: Sequence[Window], sides: Sequence[int]) -> str | None:
+    """Which change of the first window that moves the rotation center would keep it; None where none does."""
+    for side in sides:
+        for window in windows:
+            if window.output(side) < 1:
+                break
+            if window.rest(side):
+                return window.remedies(side)
+            side = window.output(side)
+    return None
+
+
+def fitting_side(windows: Sequence[Window], least: int) -> int | None:
+    """The smallest side, at least `least`, of images that keep their rotation center; None if none is near."""
+    sides = range(least, least + 2 * stride_of(windows) + 64)
+    return next((side for side in sides if keeps_center(windows, side)), None)
+
+
+@lru_cache(maxsize=1024)
+def warn_off_center(name: str, windows: tuple[Window, ...], sides: tuple[int, ...]) -> None:
+    """Warns, once in a process, where the windows of a module move the rotation center of a grid."""
+    advice = remedies(windows, sides)
+    if advice is not None:
+        fitting = [fitting_side(windows, side) or side for side in sides]
+        warnings.warn(
+            f"{name} moves the rotation center of a grid of {_times(sides)}, so that its output is not equivariant: resample to "
+            f"{_times(fitting)} about the center (padding on one side would move it), or take {advice}",
+            stacklevel=4,
+        )
+
+
+def _times(sides: Sequence[int]) -> str:
+    return " × ".join(map(str, sides))
