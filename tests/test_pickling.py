@@ -162,7 +162,8 @@ def loss(module: torch.nn.Module, seed: int) -> torch.Tensor:
 
 def take_gradients(rank: int, file: str, module: torch.nn.Module, outputs) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    loss(torch.nn.parallel.DistributedDataParallel(module), rank).backward()
+    parallel = torch.nn.parallel.DistributedDataParallel(module)
+    loss(parallel, rank).backward()
     outputs.put([p.grad.numpy() for p in module.parameters()])
     torch.distributed.destroy_process_group()
 
