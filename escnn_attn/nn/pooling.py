@@ -52,8 +52,10 @@ class PoolingModule(IsotypicModule, TakesDomain):
     def pool_tokens(self, tokens: Tokens) -> Tensor:
         """The pooled fields (b, c) of tokens."""
 
-    def forward(self, x: GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:
-        """Pools a grid or flattened point clouds; the arguments are those of `TokenModule.forward`."""
+    def forward(self, x: GeometricTensor | Tokens, **options: Unpack[DomainOptions]) -> GeometricTensor | Tensor:
+        """Pools a grid or flattened point clouds, or tokens to plain fields (b, c); the arguments are those of `TokenModule.forward`."""
+        if isinstance(x, Tokens):
+            return self.pool_tokens(x)
         tokens = Tokens.of(require_type(x, self.in_type), self.in_layout, **options)
         return GeometricTensor(self.pool_tokens(tokens), self.out_type)
 

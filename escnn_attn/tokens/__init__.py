@@ -2,6 +2,6 @@
 
 from escnn_attn.tokens._checks import require_tensor, require_type
 from escnn_attn.tokens.clouds import Clouds
-from escnn_attn.tokens.domain import Domain, DomainOptions, Lattice, diameter, disc_window, lattice_positions
+from escnn_attn.tokens.domain import Domain, DomainOptions, Lattice, constant, diameter, disc_window, lattice_positions
 from escnn_attn.tokens.grid import Grid
 from escnn_attn.tokens.tokens import Tokens, domain_of, grid_of
