@@ -13,6 +13,8 @@ if int(np.__version__.split(".")[0]) >= 2:
 
 import escnn.group._numerical
 import torch
+from escnn.group import Group, IrreducibleRepresentation, Representation
+from escnn.gspaces import GSpace, GSpace0D
 from escnn.nn import FieldType
 from torch import Tensor, nn
 
