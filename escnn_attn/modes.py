@@ -1,5 +1,9 @@
 """Which modes of torch are on: compilers, transforms and pretended tensors change what may be computed and kept."""
 
+from collections.abc import Callable
+from functools import wraps
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor  # pyright: ignore[reportMissingImports] (torch has no public names for them)
@@ -27,3 +31,20 @@ def readable(x: Tensor) -> bool:
             return False
         x = get_unwrapped(x)
     return True
+
+
+R = TypeVar("R")
+
+
+def fixed(function: Callable[..., R]) -> Callable[..., R]:
+    """Lets compilers take the results of a function of plain numbers, which may be tensors, for constants, without a look inside."""
+
+    @torch.compiler.assume_constant_result
+    def call(arguments: tuple) -> R:  # in one tuple, as named tuples alone would arrive empty
+        return function(*arguments)
+
+    @wraps(function)
+    def called(*arguments: object) -> R:
+        return call(arguments)
+
+    return called

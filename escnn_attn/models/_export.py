@@ -10,12 +10,12 @@ from escnn_attn.models.block import SteerableStack
 from escnn_attn.nn._export import without_types
 from escnn_attn.nn.linear import SteerableLinear
 from escnn_attn.nn.pooling import InvariantPooling
-from escnn_attn.tokens import Tokens, constant, disc_window, grid_of
+from escnn_attn.tokens import Tokens, disc_factor, grid_of
 
 
 def crop(images: Tensor) -> Tensor:
     """Images (b, c, height, width) within the largest centered disc, zero beyond."""
-    return images * constant(disc_window, *images.shape[2:], dtype=images.dtype, device=images.device)
+    return images * disc_factor(*images.shape[2:], dtype=images.dtype, device=images.device)
 
 
 class ExportedNetwork(nn.Module):
