@@ -92,6 +92,7 @@ def domain_of(
 
 def grid_of(x: Tensor, *, spacing: float = 1.0, mask: Tensor | None = None, quadrature_weights: Tensor | None = None) -> Grid:
     """The grid of a plain tensor (b, c, height, width)."""
-    batch, _, height, width = x.shape
+    batch, _, *sides = x.shape
+    height, width = (len(range(side)) for side in sides)  # plain numbers: compilers make a graph for each size
     like = {"dtype": position_dtype(x.dtype), "device": x.device}
     return Grid(height, width, spacing=spacing, batch_size=batch, mask=mask, quadrature_weights=quadrature_weights, **like)
