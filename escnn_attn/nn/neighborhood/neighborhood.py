@@ -8,6 +8,7 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from escnn_attn.modes import recorded
 from escnn_attn.nn.neighborhood._patterns import AllPairs, AttentionPattern, FixedPairs, Graph
 from escnn_attn.nn.neighborhood._tiles import disc_pattern
 from escnn_attn.tokens import Domain, Lattice, diameter, lattice_positions
@@ -44,7 +45,7 @@ class Neighborhood(ABC):
 
     def pattern(self, query: Domain, key: Domain) -> AttentionPattern:
         """The pairs of tokens, for attention of a query domain to a key domain."""
-        if torch.compiler.is_compiling() and query.lattice is not None and key.lattice is not None:
+        if recorded() and query.lattice is not None and key.lattice is not None:
             near = (self, (query.lattice, key.lattice), query.positions.dtype)
             return FixedPairs(query, key, _near_mask(*near).to(query.positions.device), _near_distance(*near))
         return Graph(query, key, self.edges(query, key))

@@ -93,7 +93,7 @@ def require_fixed(module: nn.Module, *positions: Tensor) -> None:
 def _synthesis(functions: PlanarFunctions, pairs: int, waves: Sequence[Wave]) -> np.ndarray:
     """Synthesis of all channel pairs of a head: of each wave, and the identity for pairs beyond them."""
     matrices = [sampled_wave(functions, wavenumber, index, samples)[0] for index, wavenumber, samples in waves]
-    return block_diag(*matrices, np.eye((pairs - len(waves)) * matrices[0].shape[1]))
+    return np.asarray(block_diag(*matrices, np.eye((pairs - len(waves)) * matrices[0].shape[1])))
 
 
 @constants
