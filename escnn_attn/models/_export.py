@@ -1,4 +1,4 @@
-"""Networks of images on plain tensors, without escnn's types: they can be pickled."""
+"""Networks of images on plain tensors, without escnn's types: torch exports and traces them."""
 
 import copy
 

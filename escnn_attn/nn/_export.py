@@ -1,4 +1,4 @@
-"""Copies of modules for plain tensors, without escnn's types: they can be pickled."""
+"""Copies of modules for plain tensors, without escnn's types: torch exports and traces them."""
 
 import copy
 from typing import Any
