@@ -1,6 +1,7 @@
 """Guards against known faults of escnn 1.0.11, applied once when `escnn_attn` is imported."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -125,14 +126,26 @@ def tend_filters(module: nn.Module) -> None:
         for name, value in vars(conv.basisexpansion).items():
             if name.startswith(("in_indices_", "out_indices_")):  # lists of tensors, which compilers cannot read numbers from
                 setattr(conv.basisexpansion, name, [int(index) for index in value])
+        for name in _EXPANDED:  # which a new convolution has in either mode
+            conv._buffers.pop(name, None)
         if _expand_before not in conv._forward_pre_hooks.values():
             conv.register_forward_pre_hook(_expand_before)
             conv.register_forward_hook(_restore_after, always_call=True)
-    settle_filters(module)
+    _settle(module)
 
 
-def settle_filters(module: nn.Module) -> None:
-    """Expands the filters of all convolutions in eval mode, as constants; to be called after a change of mode."""
+@contextmanager
+def change_of_mode(module: nn.Module) -> Iterator[None]:
+    """Around `super().train(mode)` of a module with tended filters: escnn expands as constants, and what it makes is put away."""
+    for conv in _convolutions(module):
+        for name in _EXPANDED:
+            vars(conv).pop(name, None)
+    with torch.no_grad():
+        yield
+    _settle(module)
+
+
+def _settle(module: nn.Module) -> None:
     for conv in _convolutions(module):
         if not conv.training:
             _expand(conv)
@@ -158,7 +171,7 @@ def _expand(conv: Any) -> None:
     counted = not any(part.is_inference() for part in weights)  # such tensors do not count their changes
     state = [(id(part), part._version, part.dtype, part.device) for part in weights] if counted else None
     stored = vars(conv).keys() & set(_EXPANDED)
-    if not stored or state is None or state != vars(conv)["_expanded_from"]:
+    if not stored or state is None or state != vars(conv).get("_expanded_from"):
         with torch.inference_mode(False), torch.no_grad():
             expanded, bias = conv.expand_parameters()
         name = "matrix" if expanded.dim() == 2 else "filter"
@@ -192,6 +205,7 @@ def _leave_out_filters(module: nn.Module, state: dict, prefix: str, _metadata: d
 
 def _ignore_filters(module: nn.Module, state: dict, prefix: str, *_: object) -> None:
     for conv in _convolutions(module):
+        vars(conv).pop("_expanded_from", None)
         for name in _EXPANDED:
             conv._buffers.pop(name, None)
     _leave_out_filters(module, state, prefix, {})

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from escnn.gspaces import GSpace
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from torch import Tensor, nn
 from typing_extensions import Self, Unpack
 
-from escnn_attn.compat import made_by_escnn, settle_filters, tend_filters
+from escnn_attn.compat import change_of_mode, made_by_escnn, tend_filters
 from escnn_attn.fields import as_field_type, fourier_type, planar_gspace, require_planar
 from escnn_attn.fields.types import Fields
 from escnn_attn.models.block import SteerableStack
@@ -22,7 +21,7 @@ from escnn_attn.nn.modules import TakesDomain, TokenModule
 from escnn_attn.nn.norm import SteerableRMSNorm
 from escnn_attn.nn.pooling import InvariantPooling
 from escnn_attn.pretrained import read_config, read_weights, resolve
-from escnn_attn.tokens import DomainOptions, Tokens
+from escnn_attn.tokens import DomainOptions, Tokens, in_similar_sizes
 
 #: band limit of networks on continuous groups, where none is given
 MAX_FREQUENCY = 3
@@ -119,10 +118,8 @@ class SteerableNetwork(EquivariantModule, TakesDomain):
         self.blocks.compile(**options)
 
     def train(self, mode: bool = True) -> Self:
-        with torch.no_grad():  # as in SequentialModule
-            super().train(mode)
-        settle_filters(self)
-        return self
+        with change_of_mode(self):
+            return super().train(mode)
 
 
 class LogitReadout(SteerableNetwork):
@@ -137,6 +134,7 @@ class LogitReadout(SteerableNetwork):
         space = self.pool.out_type.gspace
         self.out_type = FieldType(space, [space.trivial_repr] * num_classes)
 
+    @in_similar_sizes
     def forward(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tensor:
         """Logits (b, num_classes); the arguments are those of `TokenModule.forward`."""
         return self.readout(self.invariants(x, **options))
@@ -159,6 +157,7 @@ class FieldReadout(SteerableNetwork):
         self.readout = SteerableLinear(token_type, as_field_type(token_type.gspace, out_fields))
         self.out_type = self.readout.out_type
 
+    @in_similar_sizes
     def forward(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:
         """Fields of `out_type` at each token; the arguments are those of `TokenModule.forward`."""
         tokens = self.readout(self.encode(x, **options))

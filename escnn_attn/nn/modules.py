@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from escnn_attn.fields import IsotypicLayout, require_planar
 from escnn_attn.nn._export import ExportedModule
 from escnn_attn.testing import Approximate, assert_equivariant, stated_tolerance
-from escnn_attn.tokens import DomainOptions, Tokens, grid_of, require_type
+from escnn_attn.tokens import DomainOptions, Tokens, grid_of, in_similar_sizes, require_type
 
 
 class PlanarModule(Approximate, EquivariantModule):
@@ -157,6 +157,7 @@ class TokenModule(IsotypicModule, TakesDomain):
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         """The layer on tokens."""
 
+    @in_similar_sizes
     def forward(self, x: GeometricTensor | Tokens, **options: Unpack[DomainOptions]) -> GeometricTensor | Tokens:
         """Applies the layer to a grid or to flattened point clouds, or inside a stack to tokens.
 

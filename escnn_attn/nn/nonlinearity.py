@@ -64,7 +64,8 @@ class FourierGELU(PlanarModule):
         # scaled so that values have the variance of coefficients, whatever the number of samples
         scale = (samples / size) ** 0.5
         matrix = self.matrix.like(x)
-        functions = x.unflatten(1, (-1, size)).flatten(3) if x.dim() > 2 else x.view(len(x), -1, size, 1)
+        functions = x.unflatten(1, (x.shape[1] // size, size))
+        functions = functions.flatten(3) if x.dim() > 2 else functions[..., None]
         return pointwise(functions, matrix * scale, matrix.mT / scale, F.gelu).reshape(x.shape)
 
     def extra_repr(self) -> str:

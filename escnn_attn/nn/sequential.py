@@ -1,12 +1,11 @@
 """A chain of modules that passes on where tokens are."""
 
 import escnn.nn
-import torch
 from escnn.group import GroupElement
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from typing_extensions import Unpack
 
-from escnn_attn.compat import settle_filters, tend_filters
+from escnn_attn.compat import change_of_mode, tend_filters
 from escnn_attn.nn.modules import PlanarModule, TakesDomain
 from escnn_attn.testing import assert_equivariant, stated_tolerance
 from escnn_attn.tokens import DomainOptions, require_type
@@ -51,10 +50,8 @@ class SequentialModule(escnn.nn.SequentialModule, TakesDomain):
         return all(isinstance(module, PlanarModule) for module in others) and all(chain.takes_points() for chain in nested)
 
     def train(self, mode: bool = True) -> "SequentialModule":
-        with torch.no_grad():  # escnn expands filters here: as constants, so that a copy can be made
-            super().train(mode)
-        settle_filters(self)
-        return self
+        with change_of_mode(self):
+            return super().train(mode)
 
     def forward(self, input: GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:
         """Applies the modules in turn; the arguments are those of `TokenModule.forward`."""

@@ -1,6 +1,7 @@
 """Where tokens are (`Grid` and `Clouds`), and their features (`Tokens`)."""
 
 from escnn_attn.tokens._checks import require_tensor, require_type
+from escnn_attn.tokens._ragged import in_similar_sizes
 from escnn_attn.tokens.clouds import Clouds
 from escnn_attn.tokens.domain import (
     Domain,

@@ -110,3 +110,17 @@ def test_inference_mode_leaves_nothing_that_training_trips_over(name):
     copied = copy.deepcopy(module)
     with torch.no_grad():
         assert relative(output(copied), expected) < 1e-6
+
+
+def test_modes_set_by_hand(name):
+    """As Lightning restores them, without a call of `train`."""
+    module = MODULES[name]().eval()
+    with torch.no_grad():
+        expected = output(module)
+    for mode in (True, False, True):
+        for part in module.modules():
+            part.training = mode
+    step(module.eval())
+    with torch.no_grad():
+        assert relative(output(module), output(fresh(name, module.state_dict()))) < 1e-6
+        assert relative(output(module), expected) > 1e-3

@@ -1,4 +1,4 @@
-"""Mixed precision: every layer under autocast, from inputs of any precision."""
+"""Mixed precision: every layer under autocast, from inputs of any precision; and nothing at all as input."""
 
 from collections.abc import Callable
 from functools import partial
@@ -122,3 +122,12 @@ def test_fused_attention_runs_in_half_precision(group, position, neighborhood, m
             SteerableSelfAttention(t, num_heads=1, position=POSITIONS[position], neighborhood=neighborhood)(x)
     wide = position == "distance" and neighborhood is None  # which needs the digits
     assert set(seen) == {torch.float32 if wide else torch.bfloat16}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if "network" not in name])
+@pytest.mark.parametrize("shape", [(0,), (0, 5, 5), (2, 0, 0)], ids=["no points", "no images", "no pixels"])
+def test_nothing_in_nothing_out(name, shape):
+    module = MODULES[name]()
+    x = torch.randn(shape[0], module.in_type.size, *shape[1:], requires_grad=True)
+    module(module.in_type(x, torch.zeros(0, 2) if x.dim() == 2 else None)).tensor.sum().backward()
+    assert x.grad.shape == x.shape
