@@ -1,5 +1,7 @@
 """Modules from built networks and from configurations: attributes, checkpoints, predictions."""
 
+import json
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -101,6 +103,9 @@ def test_names_in_a_checkpoint_that_are_not_trusted_are_refused_before_anything_
     for load in (load_module, ImageClassifier.load_from_checkpoint):
         with pytest.raises(ValueError, match=r"expected a public name of escnn_attn.* got 'canary\.run'"):
             load(path)
+    (tmp_path / "config.json").write_text(json.dumps({"model": {**IMAGES, "block": {"_target_": "canary.run"}}}))
+    with pytest.raises(ValueError, match=r"expected a public name of escnn_attn.* got 'canary\.run'"):
+        ImageClassifier.from_pretrained(tmp_path, ("test",))
 
 
 def test_a_module_of_a_user_is_loaded_where_it_is_trusted(tmp_path):
