@@ -1,15 +1,25 @@
 """Which modes of torch are on: compilers, transforms and pretended tensors change what may be computed and kept."""
 
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor  # pyright: ignore[reportMissingImports] (torch has no public names for them)
 from torch.autograd import forward_ad
 
 
+def recorded() -> bool:
+    """Whether a compiler, an export or a trace records what happens, for other inputs than those at hand."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def plain_operations() -> bool:
-    """Whether a compiler, a transform of `torch.func` or forward-mode differentiation runs: they need operations that they know."""
+    """Whether a compiler, a trace, a transform of `torch.func` or forward-mode differentiation runs: they need operations that they know."""
     return (
-        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+        recorded() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
     )
 
 
@@ -27,3 +37,38 @@ def readable(x: Tensor) -> bool:
             return False
         x = get_unwrapped(x)
     return True
+
+
+R = TypeVar("R")
+
+
+def fixed(function: Callable[..., R]) -> Callable[..., R]:
+    """Lets compilers take the results of a function of plain numbers, which may be tensors, for constants, without a look inside."""
+
+    @torch.compiler.assume_constant_result
+    def call(arguments: tuple) -> R:  # in one tuple, as named tuples alone would arrive empty
+        return function(*arguments)
+
+    @wraps(function)
+    def called(*arguments: object) -> R:
+        return call(arguments)
+
+    return called
+
+
+def plain_number(size: int) -> int:
+    """A height or width as a plain number, for which compilers make a graph of its own; also where `torch.jit.trace` records it.
+
+    Raises:
+        ValueError: in an export with dynamic sizes.
+    """
+    if torch.jit.is_tracing():
+        with warnings.catch_warnings():  # that it stays as it is: what is exported refuses other sizes
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            return int(size)
+    if torch.compiler.is_exporting() and isinstance(size, torch.SymInt):
+        raise ValueError(
+            f"expected images of a fixed height and width for an export, got the dynamic size {size}: positions, samples of the "
+            "group and neighborhoods follow from it; let the batch alone be dynamic, and export once for each size"
+        )
+    return len(range(size))

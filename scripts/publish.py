@@ -4,9 +4,10 @@ Options:
     run: folder of the run.
     folder: to write to.
     checkpoint: last (averaged weights of the last epoch) or best.
+    trust: names of modules and layers of your own in it, such as [my_package.MyBlock].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -19,8 +20,9 @@ class Options:
     run: Path = MISSING
     folder: Path = MISSING
     checkpoint: str = "last"
+    trust: list[str] = field(default_factory=list)
 
 
 if __name__ == "__main__":
     options = parse_options(Options, __doc__)
-    publish(options.run, options.folder, options.checkpoint)
+    publish(options.run, options.folder, options.checkpoint, trust=options.trust)

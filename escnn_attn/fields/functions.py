@@ -15,6 +15,7 @@ from scipy.special import jv
 from torch import Tensor
 
 from escnn_attn.fields.irreps import IrrepId
+from escnn_attn.modes import fixed
 
 MAX_SAMPLES = 512
 
@@ -82,6 +83,7 @@ def bessel_tail(argument: float, first: int) -> float:
     return float(np.abs(jv(orders, argument)).sum())
 
 
+@fixed
 @lru_cache(maxsize=4096)
 def rotary_samples(max_frequency: int, argument: float, tolerance: float) -> int:
     r"""The smallest multiple of 4 for which the sampled rotary logit is within `tolerance` of the integral.

@@ -1,4 +1,4 @@
-"""Networks of images on plain tensors, without escnn's types: they can be pickled."""
+"""Networks of images on plain tensors, without escnn's types: torch exports and traces them."""
 
 import copy
 
@@ -7,15 +7,16 @@ from escnn.nn import EquivariantModule
 from torch import Tensor, nn
 
 from escnn_attn.models.block import SteerableStack
-from escnn_attn.nn._export import without_types
+from escnn_attn.modes import plain_number
+from escnn_attn.nn._export import fixed_size, without_types
 from escnn_attn.nn.linear import SteerableLinear
 from escnn_attn.nn.pooling import InvariantPooling
-from escnn_attn.tokens import Tokens, constant, disc_window, grid_of
+from escnn_attn.tokens import Tokens, disc_factor, grid_of
 
 
 def crop(images: Tensor) -> Tensor:
     """Images (b, c, height, width) within the largest centered disc, zero beyond."""
-    return images * constant(disc_window, *images.shape[2:], dtype=images.dtype, device=images.device)
+    return images * disc_factor(*(plain_number(side) for side in images.shape[2:]), dtype=images.dtype, device=images.device)
 
 
 class ExportedNetwork(nn.Module):
@@ -37,6 +38,7 @@ class ExportedNetwork(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
+        images = fixed_size(images)
         x = self.stem(crop(images) if self.disc else images)
         grid = grid_of(x)
         tokens = Tokens.on(grid.disc() if self.disc else grid, x, self.blocks.in_layout)

@@ -150,9 +150,10 @@ class SteerableTransformer(LogitReadout, ImageNetwork):
         self.make_readout(num_classes)
 
     def export(self) -> nn.Module:
-        """A copy in eval mode that maps plain images (b, c, height, width) to logits, holds no field types, and pickles.
+        """A copy in eval mode that maps plain images (b, c, height, width) to logits and holds no field types.
 
-        Image sizes on which the stem's strides keep the center are the caller's to choose.
+        For `torch.export`, `torch.onnx.export(…, dynamo=True)` and `torch.jit.trace`, of any batch and one height and width. Image
+        sizes on which the stem's strides keep the center are the caller's to choose.
         """
         return ExportedNetwork(self.stem, self.blocks, nn.Sequential(PlainPooling(self.pool), self.readout), self.disc)
 

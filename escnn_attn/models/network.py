@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from escnn.gspaces import GSpace
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from typing_extensions import Self, Unpack
 
@@ -16,13 +15,13 @@ from escnn_attn.compat import change_of_mode, made_by_escnn, tend_filters
 from escnn_attn.fields import as_field_type, fourier_type, planar_gspace, require_planar
 from escnn_attn.fields.types import Fields
 from escnn_attn.models.block import SteerableStack
-from escnn_attn.models.config import build
+from escnn_attn.models.config import Trust, build
 from escnn_attn.models.factories import steerable_block
 from escnn_attn.nn.linear import SteerableLinear
 from escnn_attn.nn.modules import TakesDomain, TokenModule
 from escnn_attn.nn.norm import SteerableRMSNorm
 from escnn_attn.nn.pooling import InvariantPooling
-from escnn_attn.pretrained import read_config, resolve
+from escnn_attn.pretrained import read_config, read_weights, resolve
 from escnn_attn.tokens import DomainOptions, Tokens, in_similar_sizes
 
 #: band limit of networks on continuous groups, where none is given
@@ -95,23 +94,25 @@ class SteerableNetwork(EquivariantModule, TakesDomain):
         return self.blocks(self.embed(x, **options))
 
     @classmethod
-    def from_pretrained(cls, name: str | Path) -> Self:
+    def from_pretrained(cls, name: str | Path, *, trust: Trust = ()) -> Self:
         """A network with trained weights, in eval mode.
 
         Args:
             name: one of `escnn_attn.pretrained.available()`, or a folder with `config.json` and `model.safetensors`, as
                 `scripts/publish.py` writes them.
+            trust: names that the folder may import and call beside those that `models.build` trusts, such as
+                `["my_package.MyBlock"]`, or the objects themselves.
 
         Raises:
-            ValueError: if there is no such network, or its configuration has other targets than `models.build` trusts.
+            ValueError: if there is no such network, its configuration has targets that are not trusted, or its files are damaged.
             TypeError: if it is of another class.
             FileNotFoundError: if the folder has no `model.safetensors`.
         """
         folder = resolve(name)
-        network = build(read_config(folder)["model"])
+        network = build(read_config(folder)["model"], trust)
         if not isinstance(network, cls):
             raise TypeError(f"expected a {cls.__name__} in {folder}, got a {type(network).__name__}")
-        network.load_state_dict(load_file(folder / "model.safetensors"))
+        network.load_state_dict(read_weights(folder))
         return network.eval()
 
     def compile(self, **options: Any) -> None:

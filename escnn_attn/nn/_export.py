@@ -1,4 +1,4 @@
-"""Copies of modules for plain tensors, without escnn's types: they can be pickled."""
+"""Copies of modules for plain tensors, without escnn's types: torch exports and traces them."""
 
 import copy
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from escnn.nn import EquivariantModule, FieldType
 from torch import Tensor, nn
+
+from escnn_attn.modes import plain_number
 
 
 class ExportedModule(nn.Module):
@@ -22,7 +24,14 @@ class ExportedModule(nn.Module):
         self.eval()
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return self.module.forward_grid(*inputs)
+        return self.module.forward_grid(*(fixed_size(x) for x in inputs))
+
+
+def fixed_size(x: Tensor) -> Tensor:
+    """The tensor; where `torch.jit.trace` records it, also that only the height and width at hand are to pass: others are an error."""
+    if not torch.jit.is_tracing() or x.dim() != 4:
+        return x
+    return x.expand(-1, -1, *(plain_number(side) for side in x.shape[2:]))
 
 
 def without_types(module: nn.Module) -> Any:

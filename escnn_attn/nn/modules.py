@@ -81,7 +81,10 @@ class PlanarModule(Approximate, EquivariantModule):
         return check_equivariance(self, rtol)
 
     def export(self) -> nn.Module:
-        """A copy in eval mode that maps plain tensors (b, c, height, width) by `forward_grid`, holds no field types, and pickles."""
+        """A copy in eval mode that maps plain tensors (b, c, height, width) by `forward_grid` and holds no field types.
+
+        For `torch.export`, `torch.onnx.export(…, dynamo=True)` and `torch.jit.trace`, of any batch and one height and width.
+        """
         return ExportedModule(self)
 
     def extra_repr(self) -> str:

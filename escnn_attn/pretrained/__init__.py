@@ -1,12 +1,20 @@
 """Networks with trained weights: a folder for each, with `model.safetensors` and `config.json`.
 
 The shipped weights are in this package; `SteerableTransformer.from_pretrained` loads them, and any other folder of the same form.
+A folder from elsewhere decides what is built: only public names of this library, modules of `escnn.nn` and `torch.nn`, and what
+`trust=[…]` names. Its `config.json` holds the SHA-256 checksum of the weights, which guards against damage, not against their author.
 """
 
+import hashlib
 import json
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
 
 
 def available() -> list[str]:
@@ -23,11 +31,51 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The model card of a network: configuration, data, protocol and results.
 
     Raises:
-        ValueError: if the folder holds no network.
+        ValueError: if the folder holds no network, or its `config.json` is damaged.
     """
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(
             f"expected one of {available()}, or a folder with config.json and model.safetensors, got {str(folder)!r}"
         )
-    return json.loads(path.read_text())
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"expected JSON in {path}, got {path.stat().st_size} bytes that are none: {error}") from None
+    found = isinstance(config, dict) and isinstance(config.get("model"), dict)
+    if not found:
+        raise ValueError(f'expected a configuration of a network as "model" in {path}, got none')
+    return config
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a network, by name.
+
+    Raises:
+        FileNotFoundError: if the folder has no `model.safetensors`.
+        ValueError: if the file is damaged: no weights, others than `config.json` has the checksum of, or not finite.
+    """
+    path, expected = folder / "model.safetensors", read_config(folder).get("sha256")
+    data = path.read_bytes()
+    if expected is None:
+        warnings.warn(f"{folder / 'config.json'} has no sha256: damage to {path.name} may go unnoticed", stacklevel=3)
+    elif (found := hashlib.sha256(data).hexdigest()) != expected:
+        raise ValueError(f"expected weights of SHA-256 {expected} in {path}, got {found}: the file is damaged or another one")
+    try:
+        weights = load(data)
+    except SafetensorError as error:
+        raise ValueError(f"expected weights in {path}, got {len(data)} bytes that are none: {error}") from None
+    require_finite(weights, path)
+    return weights
+
+
+def require_finite(weights: dict[str, Tensor], path: Path) -> None:
+    """Raises a ValueError for weights that are NaN or infinite, naming the first and the file they are from."""
+    for name, value in weights.items():
+        if not value.isfinite().all():
+            raise ValueError(f"expected finite weights in {path}, got NaN or infinity in {name}")
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file, as `config.json` holds it for the weights."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -13,7 +13,7 @@ from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 from typing_extensions import Self
 
-from escnn_attn.modes import keepable, readable
+from escnn_attn.modes import fixed, keepable, readable
 
 T = TypeVar("T")
 
@@ -174,27 +174,25 @@ def disc_window(height: int, width: int) -> np.ndarray:
     return np.clip(min(height, width) / 2 - radius + 0.5, 0, 1)
 
 
-def constant(
-    array: Callable[..., np.ndarray], *arguments: Hashable, dtype: torch.dtype | None = None, device: torch.device | str | None
-) -> Tensor:
-    """An array of plain numbers as a tensor, copied to its device once: for `lattice_positions` and the like.
+def constants(array: Callable[..., np.ndarray]) -> Callable[..., Tensor]:
+    """A function of plain numbers to an array, as one to a tensor of a `dtype` on a `device`, which is copied there once.
 
-    Args:
-        array: makes the array.
-        *arguments: of `array`.
-        dtype: of the tensor; None for that of the array.
-        device: of the tensor.
+    Compilers take what it returns as a constant.
     """
-    made = _constant if keepable() else _constant.__wrapped__
-    return made(array, arguments, dtype, device)
+
+    def make(dtype: torch.dtype | None, device: torch.device | str | None, *arguments: Hashable) -> Tensor:
+        with torch.inference_mode(False):  # a later training step must be able to use it
+            return torch.from_numpy(array(*arguments)).to(device, dtype, copy=True)
+
+    kept, traced = lru_cache(maxsize=256)(make), fixed(make)
+
+    def constant(*arguments: Hashable, dtype: torch.dtype | None = None, device: torch.device | str | None) -> Tensor:
+        return (kept if keepable() else traced)(dtype, device, *arguments)
+
+    return constant
 
 
-@lru_cache(maxsize=256)
-def _constant(
-    array: Callable[..., np.ndarray], arguments: tuple, dtype: torch.dtype | None, device: torch.device | str | None
-) -> Tensor:
-    with torch.inference_mode(False):  # a later training step must be able to use it
-        return torch.from_numpy(array(*arguments)).to(device, dtype, copy=True)
+positions_tensor, disc_index, disc_factor = constants(lattice_positions), constants(inside_disc), constants(disc_window)
 
 
 def diameter(query: Domain, key: Domain) -> float:
@@ -209,6 +207,7 @@ def diameter(query: Domain, key: Domain) -> float:
     return query.cached("diameter", lambda: _diameter(query.positions, key.positions), key)
 
 
+@fixed
 @lru_cache(maxsize=64)
 def _lattice_diameter(query: Lattice, key: Lattice) -> float:
     angles = np.arange(16) * (math.pi / 16)

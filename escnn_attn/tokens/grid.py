@@ -10,7 +10,7 @@ from torch import Tensor
 from escnn_attn.arguments import require_instance, require_integer, require_positive
 from escnn_attn.modes import keepable
 from escnn_attn.tokens._checks import require_mask, require_weights
-from escnn_attn.tokens.domain import Domain, Lattice, T, constant, inside_disc, lattice_positions
+from escnn_attn.tokens.domain import Domain, Lattice, T, disc_index, positions_tensor
 
 #: number of grids whose tables are kept between calls
 KEPT_GRIDS = 16
@@ -60,7 +60,7 @@ class Grid(Domain):
         #: indices of the pixels that are tokens, row by row; None for all
         self.index: Tensor | None = None
         lattice, shape = Lattice(height, width, spacing), (batch_size, height, width)
-        positions = constant(lattice_positions, lattice, dtype=dtype, device=device)[None]
+        positions = positions_tensor(lattice, dtype=dtype, device=device)[None]
         mask = None if mask is None else require_mask(mask, shape)
         if quadrature_weights is not None:
             quadrature_weights = require_weights(quadrature_weights, shape, mask).flatten(1)
@@ -95,7 +95,7 @@ class Grid(Domain):
     def disc(self) -> "Grid":
         """The tokens within the largest centered disc: those that stay on the grid however it is rotated."""
         assert self.lattice is not None
-        index = constant(inside_disc, self.height, self.width, device=self.positions.device)
+        index = disc_index(self.height, self.width, device=self.positions.device)
         parts = {"positions": self.positions, "mask": self.mask, "quadrature_weights": self.quadrature_weights}
         kept = {name: None if part is None else part.index_select(1, index) for name, part in parts.items()}
         return self._with(**kept, index=index, lattice=self.lattice._replace(disc=True))

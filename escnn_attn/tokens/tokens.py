@@ -8,6 +8,7 @@ from typing_extensions import Unpack
 
 from escnn_attn.arguments import require_integer
 from escnn_attn.fields import Features, IsotypicLayout
+from escnn_attn.modes import plain_number
 from escnn_attn.tokens.clouds import Clouds
 from escnn_attn.tokens.domain import Domain, DomainOptions, position_dtype
 from escnn_attn.tokens.grid import Grid
@@ -93,6 +94,7 @@ def domain_of(
 
 def grid_of(x: Tensor, *, spacing: float = 1.0, mask: Tensor | None = None, quadrature_weights: Tensor | None = None) -> Grid:
     """The grid of a plain tensor (b, c, height, width)."""
-    batch, _, height, width = x.shape
+    batch, _, *sides = x.shape
+    height, width = (plain_number(side) for side in sides)
     like = {"dtype": position_dtype(x.dtype), "device": x.device}
     return Grid(height, width, spacing=spacing, batch_size=batch, mask=mask, quadrature_weights=quadrature_weights, **like)

@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from escnn_attn.analysis.comparison import pack
 from escnn_attn.models import SteerableTransformer
+from escnn_attn.models.config import Trust
 from escnn_attn.pretrained import read_config, resolve
 from escnn_attn.training.augment import RandomDeformation
 from escnn_attn.training.module import Model, SupervisedModule
@@ -55,10 +56,10 @@ class ImageClassifier(SupervisedModule):
         super().__init__(model, learning_rate=learning_rate, weight_decay=weight_decay, warmup=warmup, test_sets=test_sets)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, test_sets: Sequence[str]) -> "ImageClassifier":
-        """Loads the classifier with trained weights of a name or folder (see `escnn_attn.pretrained`), in eval mode."""
-        module = cls(read_config(resolve(name))["model"], test_sets=test_sets)
-        module.model = SteerableTransformer.from_pretrained(name)
+    def from_pretrained(cls, name: str | Path, test_sets: Sequence[str], *, trust: Trust = ()) -> "ImageClassifier":
+        """Loads the classifier with trained weights of a name or folder, in eval mode; see `SteerableTransformer.from_pretrained`."""
+        module = cls(SteerableTransformer.from_pretrained(name, trust=trust), test_sets=test_sets)
+        module.hparams["model"] = read_config(resolve(name))["model"]
         return module.eval()
 
     def new_metric(self) -> Metric:

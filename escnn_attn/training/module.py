@@ -4,16 +4,21 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric
+from typing_extensions import Self
+
+from escnn_attn.models.config import Trust, build, by_name, imported
+from escnn_attn.training._checkpoint import read_checkpoint
 
 #: a built network, or its configuration with a `_target_` that Hydra instantiates
 Model = nn.Module | Mapping[str, Any]
@@ -130,6 +135,23 @@ class SupervisedModule(pl.LightningModule, ABC):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *arguments: Any, trust: Trust = (), **changes: Any) -> Self:
+        """As Lightning's, from weights and plain data alone; the network is built from names that `load_module` trusts."""
+        stored = read_checkpoint(checkpoint_path)["hyper_parameters"]
+        config = stored.get("model")
+        if "model" not in {**stored, **changes}:
+            raise ValueError(
+                f"expected model=…: {checkpoint_path} was trained from a built network and stores no configuration of it"
+            )
+        network = changes.pop("model", None)
+        network = build(config, trust) if network is None else network
+        options = {**changes, "weights_only": True, "model": network}
+        module = super().load_from_checkpoint(checkpoint_path, *arguments, **options)
+        if config is not None and isinstance(network, nn.Module):
+            module.hparams["model"] = config  # stored again by its own checkpoints
+        return module
+
 
 def one_cycle(step: int, total: int, warmup: float) -> float:
     """Factor of the learning rate: linear warm-up over a fraction of the steps, then cosine decay to zero.
@@ -144,23 +166,33 @@ def one_cycle(step: int, total: int, warmup: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - start) / max(1.0, total - start)))
 
 
-def load_module(checkpoint: str | Path, **changes: Any) -> SupervisedModule:
+def load_module(checkpoint: str | Path, *, trust: Trust = (), **changes: Any) -> SupervisedModule:
     """Loads the module of a checkpoint, of the class that was trained, in eval mode on the CPU.
 
     Args:
         checkpoint: file that training wrote.
+        trust: names that the checkpoint may import and call beside the modules of `escnn_attn.training` and what
+            `models.build` trusts, such as `["my_package.MyModule"]`, or the objects themselves.
         changes: arguments of the module that replace the stored ones, such as `test_sets`; `model` if it was a built network.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no checkpoint of a `SupervisedModule`, or needs `model`.
+        ValueError: if it is no checkpoint of a `SupervisedModule`, has names that are not trusted, or needs `model`.
     """
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"expected a checkpoint file, got {str(checkpoint)!r}")
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=True).get("hyper_parameters", {})
-    name = stored.get("_target_")
-    if name is None or not issubclass(module := get_class(name), SupervisedModule):
+    name, known = read_checkpoint(checkpoint)["hyper_parameters"].get("_target_"), {**_modules(), **by_name(trust)}
+    if name not in known:
+        raise ValueError(
+            f"expected a checkpoint of a SupervisedModule, one of {[*known]}, got {name} in {checkpoint}: see trust"
+        )
+    module = imported(known[name])
+    supervised = isinstance(module, type) and issubclass(module, SupervisedModule)
+    if not supervised:
         raise ValueError(f"expected a checkpoint of a SupervisedModule, got {name} in {checkpoint}")
-    if "model" not in {**stored, **changes}:
-        raise ValueError(f"expected model=…: {checkpoint} was trained from a built network and stores no configuration of it")
-    return module.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True, **changes).eval()
+    return module.load_from_checkpoint(checkpoint, map_location="cpu", trust=trust, **changes).eval()
+
+
+def _modules() -> dict[str, type[SupervisedModule]]:
+    """The modules of this package, by the names that checkpoints hold."""
+    public = vars(import_module("escnn_attn.training")).values()
+    kinds = (kind for kind in public if isinstance(kind, type) and issubclass(kind, SupervisedModule))
+    return {f"{kind.__module__}.{kind.__qualname__}": kind for kind in kinds}

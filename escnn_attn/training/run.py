@@ -142,9 +142,10 @@ def evaluate_command(config: DictConfig) -> None:
     datamodule: DataModule = instantiate(config.data)
     if config.pretrained is None:
         name = Path(config.checkpoint).resolve().parents[1].name
-        module = load_module(config.checkpoint, test_sets=datamodule.test_sets)
+        module = load_module(config.checkpoint, trust=config.trust, test_sets=datamodule.test_sets)
     else:
-        module, name = ImageClassifier.from_pretrained(config.pretrained, datamodule.test_sets), str(config.pretrained)
+        name = str(config.pretrained)
+        module = ImageClassifier.from_pretrained(name, datamodule.test_sets, trust=config.trust)
     with _quiet_lightning():
         results = evaluate(module, name, datamodule, config.angle_images)
     folder = Path(os.getcwd() if config.output is None else config.output)

@@ -1,13 +1,14 @@
 """Compiled stacks of blocks."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from escnn_attn import Disc, SteerableStack, fourier_type, planar_gspace, steerable_block
-from tests.helpers import relative
+from escnn_attn import Disc, RadialBias, SteerableStack, fourier_type, planar_gspace, steerable_block
+from tests.helpers import relative, small_model
 
 
 def stack(depth: int = 1, **options) -> SteerableStack:
@@ -68,3 +69,28 @@ def test_neighborhoods_break_the_graph_and_nothing_else():
     compiled = copy.deepcopy(module)
     compiled.compile(backend="aot_eager")
     assert relative(with_gradients(compiled, images(5))[0], with_gradients(module, images(5))[0]) < 1e-5
+
+
+@pytest.mark.parametrize("neighborhood", [None, pytest.param(Disc(1.5), marks=pytest.mark.slow)])
+def test_a_compiled_block_is_one_graph_for_each_size(neighborhood):
+    """As people write it: `torch.compile(block, fullgraph=True)`."""
+    block = steerable_block(fourier_type(planar_gspace("SO2"), 2, 1), num_heads=1, neighborhood=neighborhood)
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(block, backend=counter, fullgraph=True)
+    for number, side in enumerate((5, 7)):
+        x = block.in_type(images(side, 6))
+        assert relative(compiled(x).tensor, block(x).tensor) < 1e-5
+        assert relative(compiled(block.in_type(x.tensor[:1])).tensor, block(x).tensor[:1]) < 1e-5
+        assert counter.frame_count >= number + 1
+    assert counter.frame_count <= 4  # a size, and a batch of one, which compilers treat apart
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"neighborhood": Disc(2.0)}, {"position": RadialBias}], ids=str)
+def test_a_compiled_network_is_one_graph(options):
+    model = small_model("SO2", depth=1, channels=2, max_frequency=1, block=partial(steerable_block, num_heads=1, **options))
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    for number, side in enumerate((29, 37)):
+        assert relative(compiled(images(side, 1)), model(images(side, 1))) < 1e-5
+        assert counter.frame_count == number + 1

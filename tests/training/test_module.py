@@ -1,5 +1,7 @@
 """Modules from built networks and from configurations: attributes, checkpoints, predictions."""
 
+import json
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -69,6 +71,67 @@ def test_a_checkpoint_of_a_built_network_needs_it_again(tmp_path):
     loaded, x = load_module(tmp_path / "a.ckpt", model=built()), torch.rand(2, 1, 29, 29)
     assert relative(loaded(x), module(x)) < 1e-6
     assert loaded.learning_rate == 0.1
+
+
+class Own(ImageClassifier):
+    """A user's module."""
+
+
+def stored_at(path, **changes):
+    """A checkpoint with other hyper-parameters."""
+    stored = checkpoint(ImageClassifier(IMAGES), path) and torch.load(path, weights_only=True)
+    stored["hyper_parameters"] |= changes
+    torch.save(stored, path)
+    return path
+
+
+def test_a_checkpoint_of_a_loaded_module_is_self_contained_too(tmp_path):
+    checkpoint(ImageClassifier(IMAGES), tmp_path / "a.ckpt")
+    checkpoint(load_module(tmp_path / "a.ckpt").train(), tmp_path / "b.ckpt")
+    assert torch.load(tmp_path / "b.ckpt", weights_only=True)["hyper_parameters"]["model"] == IMAGES
+
+
+def test_names_in_a_checkpoint_that_are_not_trusted_are_refused_before_anything_is_imported(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "canary.py").write_text("raise SystemExit('imported')")
+    path = stored_at(tmp_path / "a.ckpt", _target_="canary.Module")
+    with pytest.raises(
+        ValueError, match=r"expected a checkpoint of a SupervisedModule, one of \[.*ImageClassifier.*, got canary"
+    ):
+        load_module(path)
+    path = stored_at(tmp_path / "b.ckpt", model={**IMAGES, "block": {"_target_": "canary.run"}})
+    for load in (load_module, ImageClassifier.load_from_checkpoint):
+        with pytest.raises(ValueError, match=r"expected a public name of escnn_attn.* got 'canary\.run'"):
+            load(path)
+    (tmp_path / "config.json").write_text(json.dumps({"model": {**IMAGES, "block": {"_target_": "canary.run"}}}))
+    with pytest.raises(ValueError, match=r"expected a public name of escnn_attn.* got 'canary\.run'"):
+        ImageClassifier.from_pretrained(tmp_path, ("test",))
+
+
+def test_a_module_of_a_user_is_loaded_where_it_is_trusted(tmp_path):
+    path = tmp_path / "a.ckpt"
+    checkpoint(Own(IMAGES), path)
+    with pytest.raises(ValueError, match=r"got .*\.Own in .*a\.ckpt: see trust"):
+        load_module(path)
+    assert type(load_module(path, trust=[Own])) is Own
+
+
+def test_damaged_checkpoints_are_named(tmp_path):
+    path = tmp_path / "a.ckpt"
+    for content in (b"", b"garbage", b"PK"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"expected a checkpoint in .*a\.ckpt, got what torch does not load"):
+            load_module(path)
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(
+        ValueError, match=r"expected a checkpoint of a SupervisedModule in .*a\.ckpt, got one without hyper_param"
+    ):
+        load_module(path)
+    stored = torch.load(stored_at(path), weights_only=True)
+    stored["state_dict"]["model.readout.bias"][0] = float("inf")
+    torch.save(stored, path)
+    with pytest.raises(ValueError, match=r"expected finite weights in .*a\.ckpt, got NaN or infinity in model\.readout\.bias"):
+        load_module(path)
 
 
 def test_predictions_are_logits_for_images_with_and_without_labels():

@@ -174,8 +174,10 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected a checkpoint file, got .*none.ckpt"):
         load_module(tmp_path / "none.ckpt")
     torch.save({"hyper_parameters": {"_target_": "torch.nn.Linear"}}, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=r"expected a checkpoint of a SupervisedModule, got torch.nn.Linear in"):
+    with pytest.raises(ValueError, match=r"expected a checkpoint of a SupervisedModule, one of .*, got torch.nn.Linear in"):
         load_module(tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"expected a checkpoint of a SupervisedModule, got torch.nn.Linear in"):
+        load_module(tmp_path / "other.ckpt", trust=["torch.nn.Linear"])
     with pytest.raises(TypeError, match="expected a SupervisedModule, which has a metric and mode, got LightningModule"):
         BestCheckpoint(str(tmp_path)).setup(pl.Trainer(logger=False), pl.LightningModule(), "fit")
 

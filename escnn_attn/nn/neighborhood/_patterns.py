@@ -82,6 +82,31 @@ class AllPairs(AttentionPattern):
         return None if self.keep is None else self.keep.any(dim=1, keepdim=True).expand(-1, self.x_query.shape[1])
 
 
+class FixedPairs(AttentionPattern):
+    """The same pairs in all samples, by a mask over all keys, in one fused call: for compilers, which do not look at edges.
+
+    Args:
+        query: domain of the tokens that attend.
+        key: domain of the tokens attended to.
+        pairs: bool (t, s).
+        distance: largest distance of a pair.
+    """
+
+    def __init__(self, query: Domain, key: Domain, pairs: Tensor, distance: float) -> None:
+        super().__init__(query, key)
+        self.pairs, self.distance = pairs[None, None], distance
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
+        logits = self.key_logits(bias, self.x_query)
+        return attend(q, k, v, scale, repeat_keys(self.allowed(), copies), repeat_keys(logits, copies))
+
+    def allowed(self) -> Tensor:
+        return self.pairs if self.keep is None else self.pairs & self.keep[:, None, None]
+
+    def reached(self) -> Tensor:
+        return self.allowed().any(dim=-1)[:, 0]
+
+
 class Graph(AttentionPattern):
     """Queries attend along the edges of a graph; time and memory are linear in the edges.
 

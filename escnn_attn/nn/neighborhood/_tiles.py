@@ -8,8 +8,9 @@ from einops import rearrange
 from torch import Tensor
 
 from escnn_attn.functional import attend, distances
+from escnn_attn.modes import plain_operations
 from escnn_attn.nn.neighborhood._patterns import AttentionPattern, BiasFn, add_terms, repeat_keys
-from escnn_attn.tokens import Domain, Lattice, constant, lattice_positions
+from escnn_attn.tokens import Domain, Lattice, positions_tensor
 
 #: largest number of elements of a temporary: copies of keys, or pairs of a mask, of one band of queries
 BAND = 2**21
@@ -48,7 +49,7 @@ class WideDiscs(Discs):
     """Discs by a mask over all keys, a band of queries at a time."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
-        out, rows = [], max(1, BAND // (q.shape[0] * k.shape[2]))
+        out, rows = [], q.shape[2] if plain_operations() else max(1, BAND // (q.shape[0] * k.shape[2]))
         for part, x in zip(q.split(rows, dim=2), self.x_query.split(rows, dim=1), strict=True):
             keep, logits = (repeat_keys(term, copies) for term in (self._near(x), self.key_logits(bias, x)))
             out.append(attend(part, k, v, scale, keep, logits))
@@ -57,7 +58,7 @@ class WideDiscs(Discs):
     def reached(self) -> Tensor | None:
         if self.keep is None:
             return None
-        rows = max(1, BAND // self.keep.numel())
+        rows = self.x_query.shape[1] if plain_operations() else max(1, BAND // self.keep.numel())
         return torch.cat([self._near(x).any(dim=-1)[:, 0] for x in self.x_query.split(rows, dim=1)], dim=1)
 
 
@@ -121,7 +122,7 @@ class Tiles(Discs):
     def _tile_positions(self) -> tuple[Tensor, Tensor]:
         """Positions (1, t, 2) of the queries of any tile and (1, s, 2) of the keys of its window."""
         query, key = (
-            constant(lattice_positions, Lattice(n, n, self.spacing), dtype=self.x_key.dtype, device=self.x_key.device)[None]
+            positions_tensor(Lattice(n, n, self.spacing), dtype=self.x_key.dtype, device=self.x_key.device)[None]
             for n in (self.side, self.window)
         )
         return query, key
@@ -132,7 +133,9 @@ class Tiles(Discs):
         return rearrange(self._tiles(band, self.window), "b tile 1 y x 1 -> b tile 1 1 (y x)")
 
     def _rows_per_band(self, k: Tensor, copies: int) -> int:
-        """Number of rows of tiles in a band, so that temporaries stay in the cache."""
+        """Number of rows of tiles in a band, so that temporaries stay in the cache; all for compilers, whatever the batch."""
+        if plain_operations():
+            return self.rows
         row = self.columns * len(k) * copies * self.window**2 * max(k.shape[1] * k.shape[3], self.side**2)
         return min(self.rows, max(1, BAND // row))
 

@@ -9,9 +9,10 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from escnn_attn.arguments import require_integer, require_positive
-from escnn_attn.nn.neighborhood._patterns import AllPairs, AttentionPattern, Graph
+from escnn_attn.modes import recorded
+from escnn_attn.nn.neighborhood._patterns import AllPairs, AttentionPattern, FixedPairs, Graph
 from escnn_attn.nn.neighborhood._tiles import disc_pattern
-from escnn_attn.tokens import Domain, diameter
+from escnn_attn.tokens import Domain, Lattice, diameter, lattice_positions
 
 #: rounding allowed for, relative to a distance: tokens at just the radius are inside however the plane is turned
 MARGIN = 1e-5
@@ -45,6 +46,9 @@ class Neighborhood(ABC):
 
     def pattern(self, query: Domain, key: Domain) -> AttentionPattern:
         """The pairs of tokens, for attention of a query domain to a key domain."""
+        if recorded() and query.lattice is not None and key.lattice is not None:
+            near = (self, (query.lattice, key.lattice), query.positions.dtype)
+            return FixedPairs(query, key, _near_mask(*near).to(query.positions.device), _near_distance(*near))
         return Graph(query, key, self.edges(query, key))
 
     def edges(self, query: Domain, context: Domain) -> Tensor:
@@ -75,6 +79,29 @@ def _points(x: Tensor, mask: Tensor | None, batch: int, gap: float) -> tuple[np.
     sample = torch.arange(batch, dtype=x.dtype)[:, None, None].expand(-1, x.shape[1], 1) * gap
     kept = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask.cpu()
     return torch.cat([x, sample], dim=2)[kept].numpy(), kept.flatten().nonzero()[:, 0].numpy()
+
+
+def _near_pairs(neighborhood: Neighborhood, lattices: tuple[Lattice, Lattice], dtype: torch.dtype) -> tuple[np.ndarray, ...]:
+    """Positions (t, 3) and (s, 3) of two lattices in a plane, and the pairs (2, e) of keys and queries among them."""
+    query, key = (np.pad(lattice_positions(lattice), ((0, 0), (0, 1))) for lattice in lattices)
+    extent = np.linalg.norm(np.ptp(np.concatenate([query, key]), axis=0))
+    return query, key, neighborhood.pairs(query, key, 4 * torch.finfo(dtype).eps * float(extent))
+
+
+@torch.compiler.assume_constant_result
+def _near_mask(neighborhood: Neighborhood, lattices: tuple[Lattice, Lattice], dtype: torch.dtype) -> Tensor:
+    """Which keys of a lattice are near which queries, bool (t, s)."""
+    query, key, pairs = _near_pairs(neighborhood, lattices, dtype)
+    mask = np.zeros((len(query), len(key)), dtype=bool)
+    mask[pairs[1], pairs[0]] = True
+    return torch.from_numpy(mask)
+
+
+@torch.compiler.assume_constant_result
+def _near_distance(neighborhood: Neighborhood, lattices: tuple[Lattice, Lattice], dtype: torch.dtype) -> float:
+    """The largest distance of a near pair."""
+    query, key, pairs = _near_pairs(neighborhood, lattices, dtype)
+    return float(np.linalg.norm(query[pairs[1]] - key[pairs[0]], axis=1).max(initial=0.0))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Tables of the rotary embedding: samples of the group, plane waves on them, and their phases at given positions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from escnn_attn.arguments import require_range
 from escnn_attn.fields import IrrepId, group_samples, require_planar, require_spectral, synthesis_matrix
 from escnn_attn.functional import phases, rotate_pairs
+from escnn_attn.tokens import constants
 
 GOLDEN_ANGLE = 2.39996
 
@@ -23,8 +24,7 @@ GOLDEN_ANGLE = 2.39996
 Wave = tuple[int, float, int | None]
 
 
-@dataclass(frozen=True)
-class PlanarFunctions:
+class PlanarFunctions(NamedTuple):
     """Band-limited functions on the group of a planar gspace, named by plain numbers so that it can be pickled.
 
     Attributes:
@@ -81,11 +81,26 @@ def rotated_waves(gspace: GSpace2D, elements: list[GroupElement], wavenumbers: S
 
 def require_fixed(module: nn.Module, *positions: Tensor) -> None:
     """Raises a ValueError, in the name of a module, for positions that require a gradient: none flows to phases."""
-    if torch.is_grad_enabled() and any(x.requires_grad for x in positions):
+    wanted = [x.requires_grad for x in positions]
+    if torch.is_grad_enabled() and True in wanted:
         raise ValueError(
             f"{type(module).__name__} gives no gradient with respect to positions: detach the coords, or take "
             "SteerableSelfAttention with DistanceBias or RadialBias, which do"
         )
+
+
+@constants
+def _synthesis(functions: PlanarFunctions, pairs: int, waves: Sequence[Wave]) -> np.ndarray:
+    """Synthesis of all channel pairs of a head: of each wave, and the identity for pairs beyond them."""
+    matrices = [sampled_wave(functions, wavenumber, index, samples)[0] for index, wavenumber, samples in waves]
+    return np.asarray(block_diag(*matrices, np.eye((pairs - len(waves)) * matrices[0].shape[1])))
+
+
+@constants
+def _directions(functions: PlanarFunctions, pairs: int, waves: Sequence[Wave]) -> np.ndarray:
+    """The plane waves (…, 2) at the samples of `_synthesis`, zero for pairs beyond them."""
+    sampled = [sampled_wave(functions, wavenumber, index, samples) for index, wavenumber, samples in waves]
+    return np.concatenate([*(wave for _, wave in sampled), np.zeros(((pairs - len(waves)) * sampled[0][0].shape[1], 2))])
 
 
 class Rotation:
@@ -102,11 +117,9 @@ class Rotation:
     """
 
     def __init__(self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], x: Tensor) -> None:
-        sampled = [sampled_wave(functions, wavenumbers, index, num_samples) for index, wavenumbers, num_samples in waves]
-        fixed = (pairs - len(sampled)) * sampled[0][0].shape[1]
-        self.matrix = torch.from_numpy(block_diag(*(matrix for matrix, _ in sampled), np.eye(fixed))).to(x)
-        directions = np.concatenate([*(wave for _, wave in sampled), np.zeros((fixed, 2))])
-        theta = phases(x, torch.from_numpy(directions).to(x))[:, :, None]
+        like = {"dtype": x.dtype, "device": x.device}
+        self.matrix = _synthesis(functions, pairs, tuple(waves), **like)
+        theta = phases(x, _directions(functions, pairs, tuple(waves), **like))[:, :, None]
         self.cos, self.sin = theta.cos(), theta.sin()
         self.width = 2 * len(self.matrix)
 
