@@ -62,7 +62,8 @@ def report(results: list[dict[str, Any]], folder: Path) -> None:
 
 def _values(result: dict[str, Any]) -> dict[str, float]:
     """Values of the metric on validation and test sets."""
-    return {"validation": result["validation"], **result.get("test", {})}
+    validation = {"validation": result["validation"]} if "validation" in result else {}
+    return {**validation, **result.get("test", {})}
 
 
 def draw(results: list[dict[str, Any]], folder: Path) -> None:
@@ -81,6 +82,9 @@ def describe(results: dict[str, Any]) -> str:
         >>> describe({"name": "plain", "parameters": 61724, "metric": "accuracy", "test": {"upright": 0.97, "rotated": 0.393}})
         'plain: 61,724 parameters, upright 97.0 %, rotated 39.3 %'
     """
+    if "error" in results:
+        return f"{results['name']}: {results['parameters']:,} parameters, {results['error']}"
     _, unit, form = _format(results["metric"])
-    values = ", ".join(f"{name} {form(value)}{unit}" for name, value in results.get("test", {}).items())
-    return f"{results['name']}: {results['parameters']:,} parameters, {values or 'not tested'}"
+    values = results.get("test") or {name: value for name, value in _values(results).items() if name == "validation"}
+    shown = ", ".join(f"{name} {form(value)}{unit}" for name, value in values.items())
+    return f"{results['name']}: {results['parameters']:,} parameters, {shown or 'not tested'}"

@@ -15,6 +15,8 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from escnn_attn.data._files import require_whole_checkpoint
+
 #: a built network, or its configuration with a `_target_` that Hydra instantiates
 Model = nn.Module | Mapping[str, Any]
 
@@ -131,6 +133,17 @@ class SupervisedModule(pl.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
+def metric_of(module: pl.LightningModule) -> tuple[str, str]:
+    """Name of the metric on validation as it is logged, and its mode.
+
+    Raises:
+        TypeError: if the module is no `SupervisedModule`, which has them.
+    """
+    if not isinstance(module, SupervisedModule):
+        raise TypeError(f"expected a SupervisedModule, which has a metric and mode, got {type(module).__name__}")
+    return f"validation/{module.metric}", module.mode
+
+
 def one_cycle(step: int, total: int, warmup: float) -> float:
     """Factor of the learning rate: linear warm-up over a fraction of the steps, then cosine decay to zero.
 
@@ -153,10 +166,9 @@ def load_module(checkpoint: str | Path, **changes: Any) -> SupervisedModule:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no checkpoint of a `SupervisedModule`, or needs `model`.
+        ValueError: if it is damaged, or no checkpoint of a `SupervisedModule`, or needs `model`.
     """
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"expected a checkpoint file, got {str(checkpoint)!r}")
+    require_whole_checkpoint(checkpoint)
     stored = torch.load(checkpoint, map_location="cpu", weights_only=True).get("hyper_parameters", {})
     name = stored.get("_target_")
     if name is None or not issubclass(module := get_class(name), SupervisedModule):

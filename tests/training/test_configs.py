@@ -86,7 +86,7 @@ def test_the_usual_keys_of_the_trainer_need_no_plus():
 
 
 def test_the_defaults_of_the_trainer_are_accepted_by_lightning():
-    config = composed("trainer.default_root_dir=.", "trainer.logger=false", "trainer.callbacks=null")
+    config = composed("trainer.default_root_dir=.", "+trainer.logger=false")
     trainer = instantiate(config.trainer)
     assert isinstance(trainer, Trainer)
     assert (trainer.max_epochs, trainer.max_steps, trainer.precision) == (10, -1, "32-true")

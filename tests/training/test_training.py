@@ -9,7 +9,15 @@ import torch
 
 from escnn_attn import SteerableTransformer
 from escnn_attn.data import Digits
-from escnn_attn.training import AveragedWeights, ImageClassifier, SeedSteps, evaluate, load_module, publish
+from escnn_attn.training import (
+    AveragedWeights,
+    ImageClassifier,
+    InterruptedCheckpoint,
+    SeedSteps,
+    evaluate,
+    load_module,
+    publish,
+)
 from tests.helpers import relative
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -123,7 +131,7 @@ def test_an_interruption_in_validation_does_not_mistake_average_and_current(tmp_
             if trainer.current_epoch == 1:
                 raise KeyboardInterrupt
 
-    last_words = pl.callbacks.OnExceptionCheckpoint(tmp_path, "interrupted")
+    last_words = InterruptedCheckpoint(tmp_path)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         fit(tmp_path, epochs=3, callbacks=[Interrupt(), last_words])
     with pytest.raises((KeyboardInterrupt, SystemExit)):
