@@ -9,6 +9,7 @@ from escnn_attn.training.command_line import parse_options
 from escnn_attn.training.evaluation import evaluate
 from escnn_attn.training.loggers import ResumableCSVLogger
 from escnn_attn.training.module import SupervisedModule, load_module
+from escnn_attn.training.progress import CompactProgressBar
 from escnn_attn.training.publish import publish
 from escnn_attn.training.regression import AbsoluteCloudRegression, CloudRegression
 from escnn_attn.training.run import train
@@ -19,6 +20,7 @@ __all__ = [
     "AveragedWeights",
     "BestCheckpoint",
     "CloudRegression",
+    "CompactProgressBar",
     "EarlyStop",
     "ImageClassifier",
     "InterruptedCheckpoint",

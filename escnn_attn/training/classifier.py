@@ -11,6 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from escnn_attn.analysis.comparison import pack
+from escnn_attn.data._checks import require_count, require_number
 from escnn_attn.models import SteerableTransformer
 from escnn_attn.pretrained import read_config, resolve
 from escnn_attn.training.augment import RandomDeformation
@@ -29,6 +30,9 @@ class ImageClassifier(SupervisedModule):
         label_smoothing: of the cross-entropy in training.
         augmentation: arguments of `RandomDeformation`, applied to training images; None for no augmentation.
         test_sets: names of the test sets, in the order of their loaders.
+
+    Raises:
+        ValueError: if a number is out of range, or, with the first batch, if the logits are not `num_classes`.
 
     Examples:
         >>> classifier = ImageClassifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)))
@@ -50,6 +54,8 @@ class ImageClassifier(SupervisedModule):
         augmentation: Mapping[str, float] | None = None,
         test_sets: Sequence[str] = ("test",),
     ) -> None:
+        require_count("num_classes", num_classes, 2)
+        require_number("label_smoothing", label_smoothing, most=1)
         self.num_classes, self.label_smoothing = num_classes, label_smoothing
         self.augmentation = RandomDeformation(**augmentation) if augmentation else None
         super().__init__(model, learning_rate=learning_rate, weight_decay=weight_decay, warmup=warmup, test_sets=test_sets)
@@ -57,7 +63,8 @@ class ImageClassifier(SupervisedModule):
     @classmethod
     def from_pretrained(cls, name: str | Path, test_sets: Sequence[str]) -> "ImageClassifier":
         """Loads the classifier with trained weights of a name or folder (see `escnn_attn.pretrained`), in eval mode."""
-        module = cls(read_config(resolve(name))["model"], test_sets=test_sets)
+        model = read_config(resolve(name))["model"]
+        module = cls(model, num_classes=model.get("num_classes", 10), test_sets=test_sets)
         module.model = SteerableTransformer.from_pretrained(name)
         return module.eval()
 
@@ -80,6 +87,10 @@ class ImageClassifier(SupervisedModule):
         return batch[1]
 
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        if predictions.shape[1:] != (self.num_classes,):
+            raise ValueError(
+                f"expected a model with logits of num_classes={self.num_classes} classes, got logits {tuple(predictions.shape)}"
+            )
         return F.cross_entropy(predictions, targets, label_smoothing=self.label_smoothing if self.training else 0.0)
 
     def on_test_start(self) -> None:

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from escnn_attn.data._checks import require_number
 from escnn_attn.data._files import require_whole_checkpoint
 
 #: a built network, or its configuration with a `_target_` that Hydra instantiates
@@ -33,6 +34,9 @@ class SupervisedModule(pl.LightningModule, ABC):
         weight_decay: of weights; gains and biases are not decayed.
         warmup: fraction of the steps with rising learning rate.
         test_sets: names of the test sets, in the order of their loaders.
+
+    Raises:
+        ValueError: if a number is out of range.
     """
 
     #: name of the metric, logged as `stage/metric` for each stage and monitored on validation
@@ -50,6 +54,9 @@ class SupervisedModule(pl.LightningModule, ABC):
         test_sets: Sequence[str] = ("test",),
     ) -> None:
         super().__init__()
+        require_number("learning_rate", learning_rate, above=0)
+        require_number("weight_decay", weight_decay)
+        require_number("warmup", warmup, most=1)
         self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup
         self.test_sets = tuple(test_sets)
         self.save_hyperparameters(ignore="model")  # the arguments of the subclass too
@@ -98,6 +105,10 @@ class SupervisedModule(pl.LightningModule, ABC):
         self.shared_step("validation", batch)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if dataloader_idx >= len(self.test_sets):
+            raise ValueError(
+                f"expected a loader for each of test_sets={list(self.test_sets)}, got more: pass the names of all as test_sets"
+            )
         self.shared_step(self.test_sets[dataloader_idx], batch)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
