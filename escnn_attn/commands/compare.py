@@ -35,6 +35,7 @@ def main() -> None:
     print(as_markdown(rows))
     most = max(result["samples"] for result in results)
     first = {r["name"]: r for r in reversed(results) if r["samples"] == most and "angles" in r}
-    plot_accuracy_by_angle(list(first.values()), pictures / "comparison_by_angle.png")
+    if first:
+        plot_accuracy_by_angle(list(first.values()), pictures / "comparison_by_angle.png")
     if len({row["samples"] for row in rows}) > 1:
         plot_sample_efficiency(rows, pictures / "sample_efficiency.png")

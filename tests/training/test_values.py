@@ -118,7 +118,7 @@ def test_weights_are_averaged_in_other_precisions(tmp_path, precision):
 
 @pytest.mark.parametrize("model", ["steerable", "plain", "convolutions", "group_attention"])
 def test_shipped_models_of_images_train_in_mixed_precision(tmp_path, model):
-    _mixed(tmp_path, "experiment=null", f"model={model}", "data=digits", "module=classifier", "model.channels=4")
+    _mixed(tmp_path, f"model={model}", "data=digits", "module=classifier", "model.channels=4")
 
 
 @pytest.mark.parametrize("experiment", ["nbody", "nbody_baseline"])
