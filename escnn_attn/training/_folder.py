@@ -23,7 +23,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         RuntimeError: if a process that runs has the folder, with its number, machine and start.
     """
-    if rank_zero_only.rank:
+    if getattr(rank_zero_only, "rank", 0):
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -50,7 +50,7 @@ class AveragedWeights(WeightAveraging):
         pl_module.train()  # a new escnn convolution has its eval-mode buffers until the mode first changes
         super().setup(trainer, pl_module, stage)
         if self._average_model is not None:  # Lightning converts the module alone, and later
-            self._average_model = trainer.precision_plugin.convert_module(self._average_model)
+            trainer.precision_plugin.convert_module(self._average_model)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

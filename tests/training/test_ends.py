@@ -1,6 +1,7 @@
 """How runs end: by signals, limits of time, a loss that is not finite."""
 
 import json
+import logging
 import math
 import os
 import signal
@@ -10,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 
 from escnn_attn.analysis import describe
+from escnn_attn.training.main import _quiet_lightning
 from escnn_attn.training.run import ended_by_termination
 from tests.training.runs import run
 
@@ -82,3 +84,9 @@ def test_a_run_without_validation_ends_with_its_tests(tmp_path):
     assert "validation" not in results
     assert set(results["test"]) == {"test", "moved"}
     assert results["weights"] == "last"
+
+
+def test_the_report_of_a_profiler_is_shown_among_silenced_messages():
+    with _quiet_lightning():
+        assert logging.getLogger("pytorch_lightning.profilers.profiler").isEnabledFor(logging.INFO)
+        assert not logging.getLogger("pytorch_lightning.trainer").isEnabledFor(logging.INFO)
