@@ -1,7 +1,11 @@
 """The Python of the README runs."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -25,3 +29,11 @@ def test_what_it_links_to_exists():
     linked = [path for path in re.findall(r"\]\(([^)#]+)\)", README.read_text()) if not path.startswith("http")]
     assert linked
     assert [path for path in linked if not (README.parent / path).is_file()] == []
+
+
+@pytest.mark.slow
+def test_errors_of_equivariance_are_printed():
+    command = [sys.executable, "scripts/measure_equivariance.py"]
+    done = subprocess.run(command, cwd=README.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"SO2|O2|C8|D4", done.stdout)) == 10

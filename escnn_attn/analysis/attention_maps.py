@@ -45,14 +45,14 @@ def attention_map(network: SteerableTransformer, images: Tensor, block: int = -1
         raise ValueError(f"expected a network on SO(2) with vector fields, got one on {network.in_type.gspace}")
     tokens = network.embed(images)
     for before in blocks[: block % len(blocks)]:
-        tokens = before.forward_tokens(tokens)
+        tokens = before(tokens)
     chosen = blocks[block]
     attention = chosen.attention
     assert isinstance(attention, SteerableSelfAttention)
-    normed = chosen.attention_norm.forward_tokens(tokens)
+    normed = chosen.attention_norm(tokens)
     weights = attention.token_weights(normed, normed)
     positions = tokens.domain.positions[0]
     distance = positions.norm(dim=-1)
     central = distance < distance.min() + 1e-3
-    vectors = chosen.forward_tokens(tokens).features[irreps.index((1,))]
+    vectors = chosen(tokens).features[irreps.index((1,))]
     return AttentionMap(stride_of(network.windows) * positions, weights[:, :, central].mean(dim=2), vectors.permute(1, 2, 3, 0))

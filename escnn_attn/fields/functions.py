@@ -136,14 +136,15 @@ def aliasing(function: Callable[[Tensor], Tensor], max_frequency: int, num_sampl
 
     See `nonlinearity_samples`; the rotation is by half the spacing of the samples, where the error is largest.
     """
-    draw = torch.Generator().manual_seed(0)
-    coefficients = torch.randn(512, 2 * max_frequency + 1, dtype=torch.float64, generator=draw)
-    frequencies = torch.arange(1, max_frequency + 1, dtype=torch.float64)
+    draw = torch.Generator("cpu").manual_seed(0)
+    cpu = {"dtype": torch.float64, "device": "cpu"}  # real numbers, whatever the default device is
+    coefficients = torch.randn(512, 2 * max_frequency + 1, generator=draw, **cpu)
+    frequencies = torch.arange(1, max_frequency + 1, **cpu)
 
     def apply(offset: float) -> Tensor:
-        angles = torch.arange(num_samples, dtype=torch.float64) * (2 * np.pi / num_samples) + offset
+        angles = torch.arange(num_samples, **cpu) * (2 * np.pi / num_samples) + offset
         waves = torch.outer(angles, frequencies)
-        matrix = torch.cat([torch.full((num_samples, 1), 0.5**0.5), waves.cos(), waves.sin()], 1) * 2**0.5
+        matrix = torch.cat([torch.full((num_samples, 1), 0.5**0.5, **cpu), waves.cos(), waves.sin()], 1) * 2**0.5
         matrix = matrix / (2 * max_frequency + 1) ** 0.5
         return function(coefficients @ matrix.T) @ matrix / num_samples
 

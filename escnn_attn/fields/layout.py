@@ -36,11 +36,6 @@ class IsotypicLayout(nn.Module):
         [(1, 2, 5, 3), (2, 2, 5, 3), (1, 2, 5, 3)]
     """
 
-    gather: Tensor
-    scatter: Tensor
-    order: Tensor
-    unorder: Tensor
-
     def __init__(self, field_type: FieldType) -> None:
         super().__init__()
         kinds: dict[Representation, list[int]] = {}
@@ -56,19 +51,15 @@ class IsotypicLayout(nn.Module):
             for other, place in copies
             if other == irrep
         ]
-        for name, index in {
-            "gather": gather,
-            "scatter": np.argsort(gather),
-            "order": order,
-            "unorder": np.argsort(order),
-        }.items():
-            self.register_buffer(name, torch.tensor(index), persistent=False)
+        self.gather, self.scatter = ExactBuffer(gather), ExactBuffer(np.argsort(gather))
+        self.order, self.unorder = ExactBuffer(order), ExactBuffer(np.argsort(order))
         self.analysis = nn.ModuleList(_basis(rho.change_of_basis_inv) for rho in kinds)
         self.synthesis = nn.ModuleList(_basis(rho.change_of_basis) for rho in kinds)
 
     def split(self, x: Tensor) -> Features:
         """Isotypic features of fields (b, field_type.size, t)."""
-        x = self._change(x.index_select(1, self.gather), self.analysis).index_select(1, self.order)
+        x = self._change(_select(x, self.gather), self.analysis)
+        x = _select(x, self.order)
         dims, multiplicities = self.irreps.dims, self.irreps.multiplicities
         parts = x.split([d * m for d, m in zip(dims, multiplicities, strict=True)], dim=1)
         return tuple(rearrange(part, "b (d m) t -> d b t m", d=d).contiguous() for part, d in zip(parts, dims, strict=True))
@@ -76,7 +67,7 @@ class IsotypicLayout(nn.Module):
     def merge(self, features: Features) -> Tensor:
         """Fields (b, field_type.size, t) of isotypic features."""
         x = torch.cat([rearrange(f, "d b t m -> b (d m) t") for f in features], dim=1)
-        return self._change(x.index_select(1, self.unorder), self.synthesis).index_select(1, self.scatter)
+        return _select(self._change(_select(x, self.unorder), self.synthesis), self.scatter)
 
     def _change(self, x: Tensor, bases: nn.ModuleList) -> Tensor:
         """Applies each representation's change of basis to its fields, (b, size, t) to (b, size, t)."""
@@ -86,9 +77,15 @@ class IsotypicLayout(nn.Module):
         changed = []
         for block, n, basis in zip(blocks, self.counts, bases, strict=True):
             if isinstance(basis, ExactBuffer):
-                block = torch.einsum("ij,bnjt->bnit", basis.value, block.unflatten(1, (n, -1))).flatten(1, 2)
+                fields = block.unflatten(1, (n, -1))
+                with torch.autocast(x.device.type, enabled=False):  # dtypes stay whether there is a change of basis or not
+                    block = torch.einsum("ij,bnjt->bnit", basis.like(x), fields).flatten(1, 2)
             changed.append(block)
         return torch.cat(changed, dim=1)
+
+
+def _select(x: Tensor, channels: ExactBuffer) -> Tensor:
+    return x.index_select(1, channels.like(x))
 
 
 def _by_kind(field_type: FieldType, kinds: dict[Representation, list[int]]) -> tuple[list[int], list[tuple[IrrepId, int]]]:

@@ -1,8 +1,14 @@
 """Softmax attention in one fused call."""
 
+from functools import partial
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients
+from escnn_attn.modes import plain_operations
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, keep: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
@@ -19,9 +25,36 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, keep: Tensor | None = 
     """
     dtype = torch.promote_types(q.dtype, v.dtype)
     with torch.autocast(q.device.type, enabled=False):  # an embedding may need its queries and keys to stay float32
-        return F.scaled_dot_product_attention(
-            q.to(dtype), k.to(dtype), v.to(dtype), attn_mask=logit_mask(keep, bias, dtype), scale=scale
-        )
+        q, k, v, mask = q.to(dtype), k.to(dtype), v.to(dtype), logit_mask(keep, bias, dtype)
+        if torch._C._are_functorch_transforms_active() and mask is not None and mask.dtype != torch.bool:
+            return _formula(scale, q, k, v, mask)  # in a transform torch's fused call gives no gradient to logits
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    return out if plain_operations() else FusedAttention.apply(out, q, k, v, mask, scale)
+
+
+class FusedAttention(torch.autograd.Function):
+    """The result of a fused call, whose kernels have no second derivatives: where those are wanted, the formula has them."""
+
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+        ctx.save_for_backward(q, k, v, mask)
+        ctx.scale = scale
+        return out.view_as(out)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+        if not plain_gradients(grads):
+            return grads[0], None, None, None, None, None  # through the fused call
+        inputs = ctx.saved_tensors
+        return None, *differentiate(partial(_formula, ctx.scale), inputs, ctx.needs_input_grad[1:5], grads), None
+
+
+def _formula(scale: float, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """`attend` as one differentiable expression, which stores tokens²."""
+    logits = q @ k.mT * scale
+    if mask is not None:
+        logits = logits.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else logits + mask
+    return logits.softmax(dim=-1) @ v
 
 
 def attention_weights(q: Tensor, k: Tensor, scale: float, keep: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -38,7 +71,9 @@ def attention_weights(q: Tensor, k: Tensor, scale: float, keep: Tensor | None, b
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
     """Distances (b, t, s) between positions (b, t, 2) and (b, s, 2), without the rounding of `torch.cdist`'s products."""
-    return (x[:, :, None] - y[:, None]).norm(dim=-1)
+    squares = (x[:, :, None] - y[:, None]).square().sum(dim=-1)
+    # the norm's second derivative at zero would be NaN
+    return squares.where(squares > 0, 1).sqrt().where(squares > 0, 0)
 
 
 def logit_mask(keep: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:

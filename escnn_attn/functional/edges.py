@@ -3,18 +3,26 @@ r"""Attention over the edges of a graph: memory and time linear in the edges, fo
 Axes: `e` edge, `t` query, `s` key, `h` head, `w` width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from escnn_attn.functional.autograd import plain_operations
+from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients
+from escnn_attn.modes import plain_operations
 
 CHUNK = 8192
 
 
-def attend_edges(q: Tensor, k: Tensor, v: Tensor, scale: float, edges: Tensor, bias: Tensor | None = None) -> Tensor:
+#: slices of edges sorted by query, and of the queries that they go to
+Chunks = Sequence[tuple[slice, slice]]
+
+
+def attend_edges(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, edges: Tensor, bias: Tensor | None = None, parts: Chunks | None = None
+) -> Tensor:
     r"""$\text{out}_t = \sum_{e: s \to t} \mathrm{softmax}_e(q_t \cdot k_s \cdot \text{scale} + \text{bias}_e)\, v_s$.
 
     Args:
@@ -24,13 +32,14 @@ def attend_edges(q: Tensor, k: Tensor, v: Tensor, scale: float, edges: Tensor, b
         scale: factor of the logits.
         edges: (2, e) int64, keys and queries, sorted by query.
         bias: (e, h) added to the logits.
+        parts: the `chunks` of the edges, where they are known: finding them waits for the device.
 
     Returns:
         (t, h, w), zero for queries without an edge.
     """
     if plain_operations():
         return edge_formula(q, k, v, bias, scale, edges)[0]
-    return EdgeAttention.apply(q, k, v, bias, scale, edges)
+    return EdgeAttention.apply(q, k, v, bias, scale, edges, chunks(edges[1]) if parts is None else parts)
 
 
 def edge_formula(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, edges: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,27 +61,32 @@ class EdgeAttention(torch.autograd.Function):
     """`attend_edges`, a chunk of queries at a time; of the edges only the weights are kept for the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, edges: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, edges: Tensor, parts: Chunks
+    ) -> Tensor:
         out, weights = torch.zeros_like(q), q.new_empty(edges.shape[1], q.shape[1])
-        for part, rows in chunks(edges[1]):
-            local = edges[:, part] - edges.new_tensor([[0], [rows.start]])
+        for part, rows in parts:
+            local = torch.stack([edges[0, part], edges[1, part] - rows.start])
             part_bias = None if bias is None else bias[part]
             out[rows], weights[part] = edge_formula(q[rows], k, v, part_bias, scale, local)
         ctx.save_for_backward(q, k, v, bias, edges, weights)
-        ctx.scale = scale
+        ctx.scale, ctx.parts = scale, parts
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
         (grad,) = grads
         q, k, v, bias, edges, weights = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a gradient of this gradient is wanted: differentiate the formula instead
-            inputs = [x for x, needed in zip((q, k, v, bias), ctx.needs_input_grad, strict=False) if needed]
-            out = edge_formula(q, k, v, bias, ctx.scale, edges)[0]
-            found = iter(torch.autograd.grad(out, inputs, grad, create_graph=True))
-            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:4]), None, None
+        if plain_gradients(grads):
+            found = differentiate(
+                lambda q, k, v, bias: edge_formula(q, k, v, bias, ctx.scale, edges)[0],
+                (q, k, v, bias),
+                ctx.needs_input_grad[:4],
+                grads,
+            )
+            return *found, None, None, None
         grad_q, grad_k, grad_v, grad_logits = map(torch.zeros_like, (q, k, v, weights))
-        for part, rows in chunks(edges[1]):
+        for part, rows in ctx.parts:
             key, query = edges[:, part]
             weight, upstream = weights[part], grad[query]
             grad_v.index_add_(0, key, weight[..., None] * upstream)
@@ -82,19 +96,22 @@ class EdgeAttention(torch.autograd.Function):
             step = ctx.scale * grad_logits[part, :, None]
             grad_q.index_add_(0, query, step * k[key])
             grad_k.index_add_(0, key, step * q[query])
-        return grad_q, grad_k, grad_v, grad_logits if bias is not None else None, None, None
+        return grad_q, grad_k, grad_v, grad_logits if bias is not None else None, None, None, None
 
 
-def chunks(query: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Slices of sorted edges, and of their queries, of at most `CHUNK` edges, or one query where it has more."""
-    start = 0
-    while start < len(query):
-        end = min(start + CHUNK, len(query))
-        if end < len(query):  # edges of one query stay together
-            first = int(torch.searchsorted(query, query[end]))
-            end = first if first > start else int(torch.searchsorted(query, query[start], right=True))
-        yield slice(start, end), slice(int(query[start]), int(query[end - 1]) + 1)
+def chunks(query: Tensor, copies: int = 1) -> Chunks:
+    """Slices of edges sorted by query, each `copies` times in a row, and of their queries: of at most `CHUNK` edges, or one query."""
+    queries = query.cpu().numpy()
+    found, start, size = [], 0, max(1, CHUNK // copies)
+    while start < len(queries):
+        end = min(start + size, len(queries))
+        if end < len(queries):  # edges of one query stay together
+            first = int(np.searchsorted(queries, queries[end]))
+            end = first if first > start else int(np.searchsorted(queries, queries[start], side="right"))
+        rows = slice(int(queries[start]), int(queries[end - 1]) + 1)
+        found.append((slice(start * copies, end * copies), rows))
         start = end
+    return found
 
 
 def spatial_order(x: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
 """Root mean square normalization of isotypic features."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from escnn_attn.fields import Features
-from escnn_attn.functional.autograd import plain_operations
+from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients
+from escnn_attn.modes import plain_operations
 
 
 def rms_norm(features: Features, gains: Features, eps: float) -> Features:
@@ -45,10 +47,10 @@ class RMSNorm(torch.autograd.Function):
         return _rms_norm(eps, *inputs)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
         inputs = ctx.saved_tensors
-        if torch.is_grad_enabled():  # for a gradient of this gradient
-            return None, *torch.autograd.grad(_rms_norm(ctx.eps, *inputs), inputs, grads, create_graph=True)
+        if plain_gradients(grads):
+            return None, *differentiate(partial(_rms_norm, ctx.eps), inputs, ctx.needs_input_grad[1:], grads)
         features, gains = inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]
         scale = _inverse_norm(ctx.eps, features)
         products = [(f * grad).sum(dim=0) for f, grad in zip(features, grads, strict=True)]

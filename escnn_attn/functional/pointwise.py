@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from escnn_attn.functional.autograd import plain_operations
+from escnn_attn.functional.autograd import Gradients, autocasted, differentiate, plain_gradients
+from escnn_attn.modes import plain_operations
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -25,11 +26,13 @@ def pointwise(coefficients: Tensor, synthesis: Tensor, analysis: Tensor, activat
         analysis: the matrix $A'$, (r, n).
         activate: $\phi$, of values (…, n, c) to (…, n, c').
     """
+    (coefficients,) = autocasted(coefficients)
     synthesis, analysis = synthesis.to(coefficients.dtype), analysis.to(coefficients.dtype)
-    if plain_operations():
-        return analysis @ activate(synthesis @ coefficients)
-    flat = Pointwise.apply(coefficients.flatten(0, 1), synthesis, analysis, activate)
-    return flat.unflatten(0, coefficients.shape[:2])
+    with torch.autocast(coefficients.device.type, enabled=False):
+        if plain_operations():
+            return analysis @ activate(synthesis @ coefficients)
+        flat = Pointwise.apply(coefficients.flatten(0, 1), synthesis, analysis, activate)
+        return flat.unflatten(0, coefficients.shape[:2])
 
 
 class Pointwise(torch.autograd.Function):
@@ -50,12 +53,12 @@ class Pointwise(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
         (grad,) = grads
         x, synthesis, analysis = ctx.saved_tensors
-        if torch.is_grad_enabled():  # for a gradient of this gradient
-            out = analysis @ ctx.activate(synthesis @ x)
-            return *torch.autograd.grad(out, x, grad, create_graph=True), None, None, None
+        if plain_gradients(grads):
+            by_x = differentiate(lambda x: analysis @ ctx.activate(synthesis @ x), [x], [True], grads)
+            return *by_x, None, None, None
         size = max(1, CHUNK // max(1, len(synthesis) * x.shape[2]))
         by_x = torch.empty_like(x)
         for part, of_part, to in zip(x.split(size), grad.split(size), by_x.split(size), strict=True):
@@ -80,7 +83,7 @@ class ProductOfHalves(torch.autograd.Function):
         (grad,) = grads
         (x,) = ctx.saved_tensors
         u, v = x.chunk(2, dim=-1)
-        if torch.is_grad_enabled():  # for a gradient of this gradient
+        if plain_gradients(grads):
             return torch.cat([grad * v, grad * u], dim=-1)
         out = torch.empty_like(x)
         by_u, by_v = out.chunk(2, dim=-1)

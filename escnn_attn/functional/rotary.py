@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from escnn_attn.functional.autograd import plain_operations
+from escnn_attn.functional.autograd import Gradients, batched
+from escnn_attn.modes import plain_operations
 
 
 class RotatePairs(torch.autograd.Function):
@@ -25,9 +26,10 @@ class RotatePairs(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
         cos, sin = ctx.saved_tensors
-        return rotate_pairs(grads[0], cos, -sin), None, None
+        turn = _turned if batched(grads) else rotate_pairs
+        return turn(grads[0], cos, -sin), None, None
 
 
 def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -41,9 +43,13 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     wide = torch.promote_types(x.dtype, torch.float32)
     wide_x, cos, sin = x.to(wide), cos.to(wide), sin.to(wide)
     if plain_operations():
-        re, im = wide_x.chunk(2, dim=-1)
-        return torch.cat([re * cos - im * sin, re * sin + im * cos], dim=-1).to(x.dtype)
+        return _turned(wide_x, cos, sin).to(x.dtype)
     return RotatePairs.apply(wide_x, cos, sin).to(x.dtype)
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    re, im = x.chunk(2, dim=-1)
+    return torch.cat([re * cos - im * sin, re * sin + im * cos], dim=-1)
 
 
 def phases(x: Tensor, waves: Tensor) -> Tensor:

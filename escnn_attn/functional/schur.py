@@ -7,13 +7,15 @@ outputs are isotypic features or functions on the group; each product is written
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from escnn_attn.fields import Features, Irreps
-from escnn_attn.functional.autograd import plain_operations
+from escnn_attn.functional.autograd import Gradients, autocasted, batched, differentiate
+from escnn_attn.modes import plain_operations
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,10 @@ def isotypic_linear(plan: LinearPlan, tensors: Features, weights: Sequence[Tenso
     Returns:
         tensors in the plan's target layout; zero for irreps that only the output has.
     """
-    device = tensors[0].device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        tensors, weights = tuple(x.to(dtype) for x in tensors), [w.to(dtype) for w in weights]
+    tensors, weights = autocasted(*tensors), autocasted(*weights) if weights else ()
     bias = None if bias is None else bias.to(tensors[0].dtype)
     if plain_operations():
-        return _differentiable(plan, tensors, weights, bias)
+        return _differentiable(plan, bias, *tensors, *weights)
     return SchurMap.apply(plan, bias, *tensors, *weights)
 
 
@@ -129,7 +128,7 @@ class SchurMap(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: LinearPlan, bias: Tensor | None, *inputs: Tensor) -> Features:
         ctx.plan = plan
-        ctx.save_for_backward(*inputs)
+        ctx.save_for_backward(bias, *inputs)
         count = plan.source.num_tensors
         tensors, weights = inputs[:count], inputs[count:]
         outputs = plan.target.empty(tensors[0], plan.source.tokens(tensors))
@@ -147,9 +146,11 @@ class SchurMap(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        plan, count = ctx.plan, ctx.plan.source.num_tensors
-        tensors, weights = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+        plan, count, (bias, *inputs) = ctx.plan, ctx.plan.source.num_tensors, ctx.saved_tensors
+        if batched(grads):
+            return None, *differentiate(partial(_differentiable, plan), (bias, *inputs), ctx.needs_input_grad[1:], grads)
+        tensors, weights = inputs[:count], inputs[count:]
         by_bias, by_input, by_weight = None, [None] * count, [None] * len(weights)
         targets = plan.target.blocks(grads)
         if ctx.needs_input_grad[1]:
@@ -209,8 +210,9 @@ def _by_weight(sources: list[Tensor], targets: list[Tensor], kinds: int) -> Tens
     return (rows[0] if len(rows) == 1 else torch.cat(rows))[None]
 
 
-def _differentiable(plan: LinearPlan, tensors: Features, weights: Sequence[Tensor], bias: Tensor | None) -> Features:
+def _differentiable(plan: LinearPlan, bias: Tensor | None, *inputs: Tensor) -> Features:
     """The map of a plan in operations that a compiler differentiates and fuses."""
+    tensors, weights = inputs[: plan.source.num_tensors], inputs[plan.source.num_tensors :]
     tokens = plan.source.tokens(tensors)
     sources = [parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1) for parts in plan.source.blocks(tensors)]
     mapped: dict[int, Tensor] = {}

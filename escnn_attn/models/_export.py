@@ -10,12 +10,12 @@ from escnn_attn.models.block import SteerableStack
 from escnn_attn.nn._export import without_types
 from escnn_attn.nn.linear import SteerableLinear
 from escnn_attn.nn.pooling import InvariantPooling
-from escnn_attn.tokens import Tokens, disc_window, grid_of
+from escnn_attn.tokens import Tokens, constant, disc_window, grid_of
 
 
 def crop(images: Tensor) -> Tensor:
     """Images (b, c, height, width) within the largest centered disc, zero beyond."""
-    return images * torch.from_numpy(disc_window(*images.shape[2:])).to(images)
+    return images * constant(disc_window, *images.shape[2:], dtype=images.dtype, device=images.device)
 
 
 class ExportedNetwork(nn.Module):
@@ -40,7 +40,7 @@ class ExportedNetwork(nn.Module):
         x = self.stem(crop(images) if self.disc else images)
         grid = grid_of(x)
         tokens = Tokens.on(grid.disc() if self.disc else grid, x, self.blocks.in_layout)
-        return self.readout(self.blocks.forward_tokens(tokens))
+        return self.readout(self.blocks(tokens))
 
 
 class PlainPooling(nn.Module):
@@ -53,7 +53,7 @@ class PlainPooling(nn.Module):
         self.pool = pool
 
     def forward(self, tokens: Tokens) -> Tensor:
-        return self.pool.pool_tokens(tokens)
+        return self.pool(tokens)
 
 
 class PlainFields(nn.Module):
@@ -66,5 +66,5 @@ class PlainFields(nn.Module):
         self.linear = linear
 
     def forward(self, tokens: Tokens) -> Tensor:
-        features = self.linear.forward_tokens(tokens).features
+        features = self.linear(tokens).features
         return tokens.domain.unpad(self.linear.out_layout.merge(features))

@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from escnn_attn.fields import Features
+from escnn_attn.modes import plain_operations
 from escnn_attn.nn.attention import SteerableSelfAttention
 from escnn_attn.nn.dropout import DropPath
 from escnn_attn.nn.modules import TokenModule
@@ -57,8 +59,9 @@ class SteerableTransformerBlock(TokenModule):
         self.drop_path = DropPath(drop_path)
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
-        tokens = tokens + self.drop_path(self.attention.forward_tokens(self.attention_norm.forward_tokens(tokens)))
-        return tokens + self.drop_path(self.feedforward.forward_tokens(self.feedforward_norm.forward_tokens(tokens)))
+        # called as modules, so that hooks and wrappers of layers are at work
+        tokens = tokens + self.drop_path(self.attention(self.attention_norm(tokens)))
+        return tokens + self.drop_path(self.feedforward(self.feedforward_norm(tokens)))
 
 
 class SteerableStack(TokenModule):
@@ -66,6 +69,7 @@ class SteerableStack(TokenModule):
 
     Args:
         layers: modules on tokens, each with the output type of the layer before as its input type.
+        checkpointing: whether each layer is computed again for the gradient instead of keeping what is inside it.
 
     Shape:
         (b, c, height, width) or (points, c), to the channels of the last layer's output type.
@@ -83,7 +87,7 @@ class SteerableStack(TokenModule):
         torch.Size([1, 12, 5, 5])
     """
 
-    def __init__(self, layers: Iterable[TokenModule]) -> None:
+    def __init__(self, layers: Iterable[TokenModule], *, checkpointing: bool = False) -> None:
         modules = list(layers)
         if not modules:
             raise ValueError("a stack needs at least one layer")
@@ -93,7 +97,7 @@ class SteerableStack(TokenModule):
             if layer.in_type != before.out_type:
                 raise TypeError(f"{type(layer).__name__} takes {layer.in_type}, but the layer before gives {before.out_type}")
         super().__init__(modules[0].in_type, modules[-1].out_type)
-        self.layers = nn.ModuleList(modules)
+        self.layers, self.checkpointing = nn.ModuleList(modules), checkpointing
         self._compiled: Callable[[Tokens], Features] | None = None
 
     def compile(self, **options: Any) -> None:
@@ -115,9 +119,9 @@ class SteerableStack(TokenModule):
         return {**self.__dict__, "_compiled": None}  # a copy is compiled anew
 
     def _run(self, tokens: Tokens) -> Tokens:
+        again = self.checkpointing and torch.is_grad_enabled() and not plain_operations()
         for layer in self.layers:
-            assert isinstance(layer, TokenModule)
-            tokens = layer.forward_tokens(tokens)
+            tokens = checkpoint(layer, tokens, use_reentrant=False) if again else layer(tokens)
         return tokens
 
 

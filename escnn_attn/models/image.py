@@ -104,6 +104,7 @@ class SteerableTransformer(LogitReadout, ImageNetwork):
         block: makes a block of a type: `steerable_block`, or `functools.partial` of it or of another factory.
         stem: makes the stem of the input type and the token type: `convolution_stem`, a partial of it, or another.
         image_size: side of the images, or height and width, to be checked at once; None for a check of each image.
+        checkpointing: whether blocks are computed again for the gradient, in less memory.
 
     Shape:
         images (b, c, height, width), as a tensor or a geometric tensor of `in_type`, to logits (b, num_classes). Unless the group is
@@ -136,8 +137,9 @@ class SteerableTransformer(LogitReadout, ImageNetwork):
         block: BlockFactory | None = None,
         stem: StemFactory = convolution_stem,
         image_size: int | Sequence[int] | None = None,
+        checkpointing: bool = False,
     ) -> None:
-        super().__init__(make_body(group, in_type, channels, max_frequency, depth, block, stem), image_size)
+        super().__init__(make_body(group, in_type, channels, max_frequency, depth, block, stem, checkpointing), image_size)
         self.make_readout(num_classes)
 
     def export(self) -> nn.Module:
@@ -164,6 +166,7 @@ class SteerableFieldTransformer(FieldReadout, ImageNetwork):
         block: makes a block of a type, as there.
         stem: makes the stem, as there.
         image_size: side of the images, or height and width, to be checked at once; None for a check of each image.
+        checkpointing: whether blocks are computed again for the gradient, in less memory.
 
     Shape:
         images (b, c, height, width), as a tensor or a geometric tensor of `in_type`, to a geometric tensor (b, c', height', width') on the tokens
@@ -195,8 +198,9 @@ class SteerableFieldTransformer(FieldReadout, ImageNetwork):
         block: BlockFactory | None = None,
         stem: StemFactory = convolution_stem,
         image_size: int | Sequence[int] | None = None,
+        checkpointing: bool = False,
     ) -> None:
-        super().__init__(make_body(group, in_type, channels, max_frequency, depth, block, stem), image_size)
+        super().__init__(make_body(group, in_type, channels, max_frequency, depth, block, stem, checkpointing), image_size)
         self.make_readout(out_fields)
 
     def export(self) -> nn.Module:

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from escnn.gspaces import GSpace
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from typing_extensions import Self, Unpack
 
-from escnn_attn.compat import one_state_dict
+from escnn_attn.compat import change_of_mode, made_by_escnn, tend_filters
 from escnn_attn.fields import as_field_type, fourier_type, planar_gspace, require_planar
 from escnn_attn.fields.types import Fields
 from escnn_attn.models.block import SteerableStack
@@ -23,7 +22,7 @@ from escnn_attn.nn.modules import TakesDomain, TokenModule
 from escnn_attn.nn.norm import SteerableRMSNorm
 from escnn_attn.nn.pooling import InvariantPooling
 from escnn_attn.pretrained import read_config, resolve
-from escnn_attn.tokens import DomainOptions, Tokens
+from escnn_attn.tokens import DomainOptions, Tokens, in_similar_sizes
 
 #: band limit of networks on continuous groups, where none is given
 MAX_FREQUENCY = 3
@@ -48,6 +47,7 @@ def make_body(
     depth: int,
     block: BlockFactory | None,
     stem: StemFactory,
+    checkpointing: bool,
 ) -> Body:
     """A stem, `depth` blocks and a norm; the arguments are those of `SteerableTransformer`."""
     gspace = planar_gspace(group) if isinstance(group, str) else group
@@ -61,9 +61,9 @@ def make_body(
     token_type = fourier_type(gspace, channels, MAX_FREQUENCY if continuous and max_frequency is None else max_frequency)
     require_planar(token_type)
     fields = as_field_type(gspace, in_type)
-    made = stem(fields, token_type)
+    made = made_by_escnn(lambda: stem(fields, token_type))
     blocks = [(block or steerable_block)(token_type) for _ in range(depth)]
-    return Body(fields, made, SteerableStack([*blocks, SteerableRMSNorm(token_type)]))
+    return Body(fields, made, SteerableStack([*blocks, SteerableRMSNorm(token_type)], checkpointing=checkpointing))
 
 
 class SteerableNetwork(EquivariantModule, TakesDomain):
@@ -82,7 +82,7 @@ class SteerableNetwork(EquivariantModule, TakesDomain):
     def __init__(self, body: Body) -> None:
         super().__init__()
         self.in_type, self.stem, self.blocks = body
-        one_state_dict(self)
+        tend_filters(self)
 
     @abstractmethod
     def embed(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tokens:
@@ -90,7 +90,7 @@ class SteerableNetwork(EquivariantModule, TakesDomain):
 
     def encode(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tokens:
         """The tokens after the last block and the final norm; the arguments are those of `forward`."""
-        return self.blocks.forward_tokens(self.embed(x, **options))
+        return self.blocks(self.embed(x, **options))
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> Self:
@@ -117,8 +117,7 @@ class SteerableNetwork(EquivariantModule, TakesDomain):
         self.blocks.compile(**options)
 
     def train(self, mode: bool = True) -> Self:
-        # as in SequentialModule: filters are expanded as constants
-        with torch.no_grad():
+        with change_of_mode(self):
             return super().train(mode)
 
 
@@ -134,13 +133,14 @@ class LogitReadout(SteerableNetwork):
         space = self.pool.out_type.gspace
         self.out_type = FieldType(space, [space.trivial_repr] * num_classes)
 
+    @in_similar_sizes
     def forward(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tensor:
         """Logits (b, num_classes); the arguments are those of `TokenModule.forward`."""
         return self.readout(self.invariants(x, **options))
 
     def invariants(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tensor:
         """The pooled invariants (b, c) that the logits are read from; the arguments are those of `forward`."""
-        return self.pool.pool_tokens(self.encode(x, **options))
+        return self.pool(self.encode(x, **options))
 
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """(b, num_classes); for points the number of clouds is not in the shape, and 1 is assumed."""
@@ -156,9 +156,10 @@ class FieldReadout(SteerableNetwork):
         self.readout = SteerableLinear(token_type, as_field_type(token_type.gspace, out_fields))
         self.out_type = self.readout.out_type
 
+    @in_similar_sizes
     def forward(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:
         """Fields of `out_type` at each token; the arguments are those of `TokenModule.forward`."""
-        tokens = self.readout.forward_tokens(self.encode(x, **options))
+        tokens = self.readout(self.encode(x, **options))
         return tokens.geometric(self.out_type, self.readout.out_layout)
 
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:

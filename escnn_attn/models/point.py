@@ -43,6 +43,7 @@ class SteerablePointTransformer(FieldReadout, PointNetwork):
         depth: number of blocks.
         block: makes a block of a type: `steerable_block`, or `functools.partial` of it or of another factory.
         stem: makes the stem of the input type and the token type: `SteerableLinear`, or another layer on tokens.
+        checkpointing: whether blocks are computed again for the gradient, in less memory.
 
     Shape:
         points (points, c) with coords, to (points, c').
@@ -70,8 +71,9 @@ class SteerablePointTransformer(FieldReadout, PointNetwork):
         depth: int = 3,
         block: BlockFactory | None = None,
         stem: StemFactory = SteerableLinear,
+        checkpointing: bool = False,
     ) -> None:
-        super().__init__(make_body(group, in_type, channels, max_frequency, depth, block, stem))
+        super().__init__(make_body(group, in_type, channels, max_frequency, depth, block, stem, checkpointing))
         self.make_readout(out_fields)
 
 
@@ -87,6 +89,7 @@ class SteerablePointClassifier(LogitReadout, PointNetwork):
         depth: number of blocks.
         block: makes a block of a type, as there.
         stem: makes the stem, as there.
+        checkpointing: whether blocks are computed again for the gradient, in less memory.
 
     Shape:
         points (points, c) with coords, of b clouds, to logits (b, num_classes).
@@ -114,6 +117,7 @@ class SteerablePointClassifier(LogitReadout, PointNetwork):
         depth: int = 3,
         block: BlockFactory | None = None,
         stem: StemFactory = SteerableLinear,
+        checkpointing: bool = False,
     ) -> None:
-        super().__init__(make_body(group, in_type, channels, max_frequency, depth, block, stem))
+        super().__init__(make_body(group, in_type, channels, max_frequency, depth, block, stem, checkpointing))
         self.make_readout(num_classes)

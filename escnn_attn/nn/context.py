@@ -66,12 +66,14 @@ class ContextModule(IsotypicModule):
     def forward_tokens(self, tokens: Tokens, context: Tokens) -> Tokens:
         """The layer on tokens and their context, each on its own domain."""
 
-    def forward(self, x: GeometricTensor, context: GeometricTensor, **options: Unpack[ContextOptions]) -> GeometricTensor:
-        """Applies the layer to x and its context.
+    def forward(
+        self, x: GeometricTensor | Tokens, context: GeometricTensor | Tokens, **options: Unpack[ContextOptions]
+    ) -> GeometricTensor | Tokens:
+        """Applies the layer to x and its context, or to the tokens of both.
 
         Args:
-            x: of type `in_type`, a grid (b, c, height, width) or points (points, c) with `coords`.
-            context: of type `context_type`, of the same number of samples and in the same coordinates.
+            x: of type `in_type`, a grid (b, c, height, width) or points (points, c) with `coords`; or tokens, for tokens.
+            context: of type `context_type`, of the same number of samples and in the same coordinates; tokens if x is.
             **options: `batch` (points,) and `context_batch` (points',), the index of each point's cloud, and `batch_size`, the
                 number of clouds, by default the larger of the two; `mask` and `context_mask`, (b, height, width) or (points,), True
                 where a token counts; `context_quadrature_weights`, of the shape of `context_mask`; `edge_index` (2, edges),
@@ -82,10 +84,12 @@ class ContextModule(IsotypicModule):
             TypeError: if x or the context is of another type.
             ValueError: if another argument does not fit, or x and the context have different numbers of samples.
         """
+        if isinstance(x, Tokens) and isinstance(context, Tokens):
+            return self.forward_tokens(x, context)
         tokens = self.forward_tokens(*self.tokens(x, context, **options))
         return tokens.geometric(self.out_type, self.out_layout)
 
-    def tokens(self, x: GeometricTensor, context: GeometricTensor, **options: Unpack[ContextOptions]) -> tuple[Tokens, Tokens]:
+    def tokens(self, x: object, context: object, **options: Unpack[ContextOptions]) -> tuple[Tokens, Tokens]:
         """The tokens of x and of its context; the arguments are those of `forward`."""
         x, context = require_type(x, self.in_type), require_type(context, self.context_type)
         at, around = _domains(x, context, **options)

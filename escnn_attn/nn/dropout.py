@@ -3,6 +3,7 @@
 from escnn.nn import FieldType
 from torch import nn
 
+from escnn_attn.fields import ExactBuffer
 from escnn_attn.tokens import Tokens
 
 
@@ -26,14 +27,16 @@ class SteerableDropout(nn.Module):
             for irrep in rho.irreps:
                 fields.setdefault(irrep, []).append(index)
         self.count = len(field_type)
-        self.fields = list(fields.values())
+        #: of each irrep, the field of each copy
+        self.fields = nn.ModuleList(ExactBuffer(copies) for copies in fields.values())
 
     def forward(self, tokens: Tokens) -> Tokens:
         if not self.training or self.p == 0:
             return tokens
         like = tokens.features[0]
         keep = like.new_empty(*like.shape[1:3], self.count).bernoulli_(1 - self.p) / (1 - self.p)
-        return tokens.with_features(tuple(f * keep[..., i] for f, i in zip(tokens.features, self.fields, strict=True)))
+        kept = [keep.index_select(2, copies.like(keep)) for copies in self.fields if isinstance(copies, ExactBuffer)]
+        return tokens.with_features(tuple(f * k for f, k in zip(tokens.features, kept, strict=True)))
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -58,14 +58,14 @@ class FunctionFeedForward(TokenModule):
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         (coefficients,) = self.project_in(tokens.features)
         # scaled so that values have the variance of coefficients, whatever the number of samples
-        samples, size = self.matrix.value.shape
+        samples, size = self.matrix.shape
         scale = (samples / size) ** 0.5
-        matrix = self.matrix.value
+        matrix = self.matrix.like(coefficients)
         hidden = pointwise(coefficients, matrix * scale, matrix.mT / scale, self.activate)
         return tokens.with_features(self.project_out((hidden,)))
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, hidden_channels={self.channels}, num_samples={self.matrix.value.shape[0]}"
+        return f"{super().extra_repr()}, hidden_channels={self.channels}, num_samples={self.matrix.shape[0]}"
 
 
 class BilinearFeedForward(FunctionFeedForward):
@@ -90,8 +90,8 @@ class BilinearFeedForward(FunctionFeedForward):
         >>> import torch
         >>> from escnn_attn import BilinearFeedForward, fourier_type, planar_gspace
         >>> feedforward = BilinearFeedForward(fourier_type(planar_gspace("SO2"), 4, 3))
-        >>> feedforward.matrix.value.shape
-        torch.Size([10, 7])
+        >>> feedforward.matrix.shape
+        (10, 7)
     """
 
     factors = 2
@@ -126,7 +126,7 @@ class FourierFeedForward(FunctionFeedForward):
     Examples:
         >>> from escnn_attn import FourierFeedForward, fourier_type, planar_gspace
         >>> so2 = planar_gspace("SO2")
-        >>> [FourierFeedForward(fourier_type(so2, 4, 3), tolerance=t).matrix.value.shape[0] for t in (1e-2, 1e-4)]
+        >>> [FourierFeedForward(fourier_type(so2, 4, 3), tolerance=t).matrix.shape[0] for t in (1e-2, 1e-4)]
         [16, 32]
     """
 

@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from escnn_attn.fields import IsotypicLayout, require_planar
 from escnn_attn.nn._export import ExportedModule
 from escnn_attn.testing import Approximate, assert_equivariant, stated_tolerance
-from escnn_attn.tokens import DomainOptions, Tokens, grid_of, require_type
+from escnn_attn.tokens import DomainOptions, Tokens, grid_of, in_similar_sizes, require_type
 
 
 class PlanarModule(Approximate, EquivariantModule):
@@ -154,11 +154,13 @@ class TokenModule(IsotypicModule, TakesDomain):
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         """The layer on tokens."""
 
-    def forward(self, x: GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:
-        """Applies the layer to a grid or to flattened point clouds.
+    @in_similar_sizes
+    def forward(self, x: GeometricTensor | Tokens, **options: Unpack[DomainOptions]) -> GeometricTensor | Tokens:
+        """Applies the layer to a grid or to flattened point clouds, or inside a stack to tokens.
 
         Args:
-            x: of type `in_type`: a grid (b, c, height, width), or points (points, c) with `coords` (points, 2).
+            x: of type `in_type`: a grid (b, c, height, width), or points (points, c) with `coords` (points, 2); or tokens in the
+                layout of `in_type`, for tokens.
             **options: where tokens are, as `tokens.domain_of` takes it: `batch` (points,), the index of each point's cloud, and
                 `batch_size`, the number of clouds; `mask` (b, height, width) or (points,), True where a token counts;
                 `quadrature_weights`, of the shape of a mask, the share of the plane that each token stands for, so that
@@ -169,6 +171,8 @@ class TokenModule(IsotypicModule, TakesDomain):
             TypeError: if x is not of type `in_type`.
             ValueError: if another argument does not fit x.
         """
+        if isinstance(x, Tokens):
+            return self.forward_tokens(x)
         tokens = Tokens.of(require_type(x, self.in_type), self.in_layout, **options)
         return self.forward_tokens(tokens).geometric(self.out_type, self.out_layout)
 

@@ -60,12 +60,13 @@ class FourierGELU(PlanarModule):
 
     def forward_grid(self, x: Tensor) -> Tensor:
         """The nonlinearity on plain tensors (b, c, …)."""
-        samples, size = self.matrix.value.shape
+        samples, size = self.matrix.shape
         # scaled so that values have the variance of coefficients, whatever the number of samples
         scale = (samples / size) ** 0.5
-        matrix = self.matrix.value
-        functions = x.unflatten(1, (-1, size)).flatten(3) if x.dim() > 2 else x.view(len(x), -1, size, 1)
+        matrix = self.matrix.like(x)
+        functions = x.unflatten(1, (x.shape[1] // size, size))
+        functions = functions.flatten(3) if x.dim() > 2 else functions[..., None]
         return pointwise(functions, matrix * scale, matrix.mT / scale, F.gelu).reshape(x.shape)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_samples={self.matrix.value.shape[0]}"
+        return f"{super().extra_repr()}, num_samples={self.matrix.shape[0]}"

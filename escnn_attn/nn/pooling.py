@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from escnn_attn.fields import require_planar
 from escnn_attn.functional import invariants, token_mean
 from escnn_attn.nn.modules import IsotypicModule, TakesDomain
-from escnn_attn.tokens import DomainOptions, Tokens, grid_of, require_type
+from escnn_attn.tokens import DomainOptions, Tokens, grid_of, in_similar_sizes, require_type
 
 
 class PoolingModule(IsotypicModule, TakesDomain):
@@ -52,8 +52,11 @@ class PoolingModule(IsotypicModule, TakesDomain):
     def pool_tokens(self, tokens: Tokens) -> Tensor:
         """The pooled fields (b, c) of tokens."""
 
-    def forward(self, x: GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:
-        """Pools a grid or flattened point clouds; the arguments are those of `TokenModule.forward`."""
+    @in_similar_sizes
+    def forward(self, x: GeometricTensor | Tokens, **options: Unpack[DomainOptions]) -> GeometricTensor | Tensor:
+        """Pools a grid or flattened point clouds, or tokens to plain fields (b, c); the arguments are those of `TokenModule.forward`."""
+        if isinstance(x, Tokens):
+            return self.pool_tokens(x)
         tokens = Tokens.of(require_type(x, self.in_type), self.in_layout, **options)
         return GeometricTensor(self.pool_tokens(tokens), self.out_type)
 

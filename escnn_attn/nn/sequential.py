@@ -1,12 +1,11 @@
 """A chain of modules that passes on where tokens are."""
 
 import escnn.nn
-import torch
 from escnn.group import GroupElement
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from typing_extensions import Unpack
 
-from escnn_attn.compat import one_state_dict
+from escnn_attn.compat import change_of_mode, tend_filters
 from escnn_attn.nn.modules import PlanarModule, TakesDomain
 from escnn_attn.testing import assert_equivariant, stated_tolerance
 from escnn_attn.tokens import DomainOptions, require_type
@@ -35,7 +34,7 @@ class SequentialModule(escnn.nn.SequentialModule, TakesDomain):
 
     def __init__(self, *modules: EquivariantModule) -> None:
         super().__init__(*modules)
-        one_state_dict(self)
+        tend_filters(self)
 
     def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
         """Checks exactly representable elements on a grid, and random ones on a cloud if all modules take clouds; see `PlanarModule.check_equivariance`."""
@@ -51,8 +50,7 @@ class SequentialModule(escnn.nn.SequentialModule, TakesDomain):
         return all(isinstance(module, PlanarModule) for module in others) and all(chain.takes_points() for chain in nested)
 
     def train(self, mode: bool = True) -> "SequentialModule":
-        # escnn's convolutions expand their filters on entering eval mode: as constants, so that a copy can be made
-        with torch.no_grad():
+        with change_of_mode(self):
             return super().train(mode)
 
     def forward(self, input: GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:

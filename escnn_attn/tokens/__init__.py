@@ -1,7 +1,8 @@
 """Where tokens are (`Grid` and `Clouds`), and their features (`Tokens`)."""
 
 from escnn_attn.tokens._checks import require_tensor, require_type
+from escnn_attn.tokens._ragged import in_similar_sizes
 from escnn_attn.tokens.clouds import Clouds
-from escnn_attn.tokens.domain import Domain, DomainOptions, Lattice, diameter, disc_window, lattice_positions
+from escnn_attn.tokens.domain import Domain, DomainOptions, Lattice, constant, diameter, disc_window, lattice_positions
 from escnn_attn.tokens.grid import Grid
 from escnn_attn.tokens.tokens import Tokens, domain_of, grid_of

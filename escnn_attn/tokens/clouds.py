@@ -4,6 +4,7 @@ import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
+from escnn_attn.modes import readable
 from escnn_attn.tokens._checks import require_indices, require_mask, require_tensor, require_weights
 from escnn_attn.tokens.domain import Domain, position_dtype
 
@@ -55,8 +56,10 @@ class Clouds(Domain):
         positions = coords.to(position_dtype(coords.dtype))
         if mask is not None:
             positions = positions.masked_fill(~require_mask(mask, coords.shape[:1])[:, None], 0)
-        if not torch.isfinite(positions).all():
-            raise ValueError("expected finite coords, got NaN or infinity")
+        if readable(positions) and not torch.isfinite(positions.square()).all():
+            raise ValueError(
+                f"expected finite coords, also when squared in {positions.dtype}, got NaN, infinity or larger ones"
+            )
         if quadrature_weights is not None:
             quadrature_weights = self._pad_numbers(require_weights(quadrature_weights, coords.shape[:1], mask))
         if mask is None and self._index is not None:
@@ -95,7 +98,7 @@ class Clouds(Domain):
                 f"expected edge_index (2, edges) of int64, got shape {tuple(edge_index.shape)} of {edge_index.dtype}"
             )
         counts = torch.tensor([[len(context.coords)], [len(self.coords)]], device=edge_index.device)
-        if ((edge_index < 0) | (edge_index >= counts)).any():
+        if readable(edge_index) and ((edge_index < 0) | (edge_index >= counts)).any():
             raise ValueError(
                 f"expected edge_index from {len(context.coords)} keys (first row) to {len(self.coords)} queries (second row), "
                 f"got indices from {int(edge_index.min())} to {edge_index.amax(1).tolist()}"

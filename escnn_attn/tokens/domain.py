@@ -13,6 +13,8 @@ from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 from typing_extensions import Self
 
+from escnn_attn.modes import keepable, readable
+
 T = TypeVar("T")
 
 
@@ -172,16 +174,50 @@ def disc_window(height: int, width: int) -> np.ndarray:
     return np.clip(min(height, width) / 2 - radius + 0.5, 0, 1)
 
 
+def constant(
+    array: Callable[..., np.ndarray], *arguments: Hashable, dtype: torch.dtype | None = None, device: torch.device | str | None
+) -> Tensor:
+    """An array of plain numbers as a tensor, copied to its device once: for `lattice_positions` and the like.
+
+    Args:
+        array: makes the array.
+        *arguments: of `array`.
+        dtype: of the tensor; None for that of the array.
+        device: of the tensor.
+    """
+    made = _constant if keepable() else _constant.__wrapped__
+    return made(array, arguments, dtype, device)
+
+
+@lru_cache(maxsize=256)
+def _constant(
+    array: Callable[..., np.ndarray], arguments: tuple, dtype: torch.dtype | None, device: torch.device | str | None
+) -> Tensor:
+    with torch.inference_mode(False):  # a later training step must be able to use it
+        return torch.from_numpy(array(*arguments)).to(device, dtype, copy=True)
+
+
 def diameter(query: Domain, key: Domain) -> float:
     """The largest distance between two tokens of one sample, overestimated by at most 0.5 %."""
     if query.lattice and key.lattice:  # from plain numbers: no device has to be waited for
         return _lattice_diameter(query.lattice, key.lattice)
+    if not (readable(query.positions) and readable(key.positions)):
+        raise ValueError(
+            "the distances of a cloud cannot be read inside torch.func.vmap or a compiler: give RotaryEmbedding a max_distance, "
+            "and neighborhoods as graphs (edge_index)"
+        )
     return query.cached("diameter", lambda: _diameter(query.positions, key.positions), key)
 
 
 @lru_cache(maxsize=64)
 def _lattice_diameter(query: Lattice, key: Lattice) -> float:
-    return _diameter(*(torch.from_numpy(lattice_positions(lattice))[None] for lattice in (query, key)))
+    angles = np.arange(16) * (math.pi / 16)
+    along = [lattice_positions(lattice) @ np.stack([np.cos(angles), np.sin(angles)]) for lattice in (query, key)]
+    along = [a for a in along if a.size]
+    if not along:
+        return 0.0
+    width = np.max([a.max(axis=0) for a in along], axis=0) - np.min([a.min(axis=0) for a in along], axis=0)
+    return float(width.max()) / math.cos(math.pi / 32)
 
 
 def _diameter(*positions: Tensor) -> float:

@@ -7,9 +7,9 @@ import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
-from escnn_attn.functional.autograd import plain_operations
+from escnn_attn.modes import keepable
 from escnn_attn.tokens._checks import require_mask, require_weights
-from escnn_attn.tokens.domain import Domain, Lattice, T, inside_disc, lattice_positions
+from escnn_attn.tokens.domain import Domain, Lattice, T, constant, inside_disc, lattice_positions
 
 #: number of grids whose tables are kept between calls
 KEPT_GRIDS = 16
@@ -58,7 +58,7 @@ class Grid(Domain):
         #: indices of the pixels that are tokens, row by row; None for all
         self.index: Tensor | None = None
         lattice, shape = Lattice(height, width, spacing), (batch_size, height, width)
-        positions = torch.from_numpy(lattice_positions(lattice)).to(device, dtype)[None]
+        positions = constant(lattice_positions, lattice, dtype=dtype, device=device)[None]
         mask = None if mask is None else require_mask(mask, shape)
         if quadrature_weights is not None:
             quadrature_weights = require_weights(quadrature_weights, shape, mask).flatten(1)
@@ -79,7 +79,7 @@ class Grid(Domain):
         return GeometricTensor(self.unpad(x), field_type)
 
     def table(self, name: Hashable, make: Callable[[], T]) -> T:
-        if self.lattice is None or _temporary():
+        if self.lattice is None or not keepable():
             return super().table(name, make)
         grid = (self.lattice, self.positions.dtype, self.positions.device)
         while grid not in _TABLES and len(_TABLES) >= KEPT_GRIDS:
@@ -93,12 +93,7 @@ class Grid(Domain):
     def disc(self) -> "Grid":
         """The tokens within the largest centered disc: those that stay on the grid however it is rotated."""
         assert self.lattice is not None
-        index = torch.from_numpy(inside_disc(self.height, self.width)).to(self.positions.device)
+        index = constant(inside_disc, self.height, self.width, device=self.positions.device)
         parts = {"positions": self.positions, "mask": self.mask, "quadrature_weights": self.quadrature_weights}
         kept = {name: None if part is None else part.index_select(1, index) for name, part in parts.items()}
         return self._with(**kept, index=index, lattice=self.lattice._replace(disc=True))
-
-
-def _temporary() -> bool:
-    """Whether tensors made now may be fake, traced or batched, and so must not be kept."""
-    return plain_operations() or torch._C._len_torch_dispatch_stack() > 0

@@ -37,7 +37,7 @@ def test_products_written_in_place_equal_those_of_autograd(name, kind):
     module = maps(name)[kind]
     tensors, weights, bias = arguments(module)
     found = isotypic_linear(module.plan, tensors, weights, bias)
-    expected = _differentiable(module.plan, tensors, weights, bias)
+    expected = _differentiable(module.plan, bias, *tensors, *weights)
     grads = [torch.randn_like(x) for x in expected]
     inputs = (*tensors, *weights, bias)
     by_found, by_expected = (torch.autograd.grad(outputs, inputs, grads, allow_unused=True) for outputs in (found, expected))

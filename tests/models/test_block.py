@@ -8,6 +8,7 @@ import escnn.nn
 import pytest
 import torch
 from escnn.nn import FieldType
+from torch import nn
 
 from escnn_attn import (
     BilinearFeedForward,
@@ -24,13 +25,15 @@ from escnn_attn import (
     SteerableRMSNorm,
     SteerableSelfAttention,
     SteerableStack,
+    SteerableTransformer,
     SteerableTransformerBlock,
+    TokenModule,
     fourier_type,
     planar_gspace,
     steerable_block,
 )
 from escnn_attn.testing import assert_equivariant, random_elements, transform
-from tests.helpers import cloud, relative, small_model
+from tests.helpers import cloud, randomize, relative, small_model
 
 FEEDFORWARDS = {"bilinear": BilinearFeedForward, "gated": GatedFeedForward, "fourier": FourierFeedForward}
 
@@ -285,3 +288,49 @@ def test_stacks_that_do_not_fit_are_refused():
         SteerableStack([SteerableLinear(wide, narrow), SteerableLinear(wide, narrow)])
     with pytest.raises(ValueError, match="at least one layer"):
         SteerableStack([])
+
+
+def test_every_module_inside_is_called_as_one():
+    """Hooks fire, and wrappers of layers take their place."""
+    model, called = small_model("SO2"), set()
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: called.add(name))
+    model(torch.randn(1, 1, 29, 29))
+    inner = {
+        name for name, module in model.blocks.named_modules(prefix="blocks") if isinstance(module, TokenModule | nn.Linear)
+    }
+    assert inner | {"pool", "readout"} <= called
+
+
+def test_checkpointed_stacks_give_the_plain_gradients_in_less_memory():
+    t = fourier_type(planar_gspace("SO2"), 4, 2)
+    stack = SteerableStack([randomize(steerable_block(t, num_heads=2, dropout=0.5)) for _ in range(4)])
+    x, gradients, kept = t(torch.randn(2, t.size, 9, 9)), [], []
+    for stack.checkpointing in (False, True):
+        stack.zero_grad()
+        torch.manual_seed(1)
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda y, to=sizes: (to.append(y.nbytes), y)[1], lambda y: y):
+            loss = stack(x).tensor.square().sum()
+        loss.backward()
+        gradients.append([p.grad for p in stack.parameters()])
+        kept.append(sum(sizes))
+    for plain, again in zip(*gradients, strict=True):
+        assert relative(again, plain) < 1e-5
+    assert kept[1] < 0.1 * kept[0]
+
+
+def test_torchs_wrapper_of_activation_checkpointing_goes_around_blocks():
+    module = pytest.importorskip("torch.distributed.algorithms._checkpoint.checkpoint_wrapper")
+    t = fourier_type(planar_gspace("SO2"), 2, 1)
+    stack, x = SteerableStack([steerable_block(t, num_heads=1) for _ in range(2)]), t(torch.randn(1, t.size, 5, 5))
+    expected = stack(x).tensor
+    module.apply_activation_checkpointing(stack, check_fn=lambda part: isinstance(part, SteerableTransformerBlock))
+    found = stack(x).tensor
+    found.sum().backward()
+    assert torch.equal(found, expected)
+
+
+def test_networks_checkpoint_their_blocks():
+    assert SteerableTransformer("SO2", channels=4, depth=1, checkpointing=True).blocks.checkpointing
+    assert SteerableFieldTransformer("SO2", out_fields=1, channels=4, depth=1, checkpointing=True).blocks.checkpointing

@@ -1,5 +1,7 @@
 """Derivatives by the transforms of `torch.func`."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.func import functional_call, grad, jvp, vjp, vmap
@@ -7,10 +9,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from escnn_attn import (
     Disc,
+    DistanceBias,
     FourierFeedForward,
     FourierGELU,
     GroupSelfAttention,
     NoPosition,
+    RadialBias,
+    RotaryEmbedding,
     fourier_type,
     planar_gspace,
     steerable_block,
@@ -78,3 +83,26 @@ def test_gradients_along_the_edges_of_a_graph():
 
     leaf = features.clone().requires_grad_()
     assert relative(grad(loss)(features), torch.autograd.grad(loss(leaf), leaf)[0]) < 1e-10
+
+
+@pytest.mark.parametrize("position", [NoPosition, RadialBias, DistanceBias, partial(RotaryEmbedding, max_distance=9.0)])
+@pytest.mark.parametrize("graph", [True, False])
+def test_clouds_of_their_own_positions_in_a_batch(position, graph):
+    """Neighborhoods come as graphs, as they depend on values; so does the reach of a rotary embedding, from its max_distance."""
+    module = randomize(steerable_block(SPECTRAL, num_heads=2, position=position).double())
+    edges = torch.tensor([[i, j] for i in range(9) for j in range(i)]).T if graph else None
+    features = torch.randn(3, 9, module.in_type.size, dtype=torch.float64)
+    coords = torch.randn(3, 9, 2, dtype=torch.float64)
+
+    def apply(features, coords):
+        return module(module.in_type(features, coords), edge_index=edges).tensor
+
+    batched = vmap(apply)(features, coords)
+    for i in range(3):
+        assert relative(batched[i], apply(features[i], coords[i])) < 1e-10
+
+
+def test_a_rotary_embedding_without_a_reach_names_the_cause():
+    module = steerable_block(SPECTRAL, num_heads=2)
+    with pytest.raises(ValueError, match="max_distance"):
+        vmap(lambda coords: module(module.in_type(torch.zeros(9, module.in_type.size), coords)).tensor)(torch.randn(3, 9, 2))

@@ -66,7 +66,7 @@ class RegularSelfAttention(TokenModule):
         domain = tokens.domain
         require_fixed(self, domain.positions)
         q, k, v = self._project(self.in_layout.merge(tokens.features))
-        theta = phases(domain.positions, self.waves.value.to(domain.positions)).transpose(1, 2)
+        theta = phases(domain.positions, self.waves.like(domain.positions)).transpose(1, 2)
         pattern = attention_pattern(self.neighborhood, domain, domain)
         keys, values = (rearrange(part, "b u h t c -> b h t u c").contiguous() for part in (k, v))
         swapped, values = _swap_halves(keys), values.flatten(2, 3)
@@ -189,12 +189,11 @@ class GroupSelfAttention(RegularSelfAttention):
     """
 
     in_kind = "regular"
-    relative: Tensor
 
     def _make_parameters(self) -> None:
         elements = list(self.in_type.fibergroup.elements)
         relative = [[elements.index(~g @ u) for u in elements] for g in elements]
-        self.register_buffer("relative", torch.tensor(relative), persistent=False)
+        self.relative = ExactBuffer(relative)
         self.embedding = nn.Parameter(0.2 * torch.randn(self.order, self.num_heads, self.channels))
 
     def _project(self, x: Tensor) -> list[Tensor]:
@@ -203,7 +202,7 @@ class GroupSelfAttention(RegularSelfAttention):
         return [part.transpose(2, 3) for part in projected.unbind(3)]
 
     def _offsets(self, g: int) -> Tensor:
-        return self.embedding[self.relative[g]].transpose(0, 1)[:, None]
+        return self.embedding[self.relative.like(self.embedding)[g]].transpose(0, 1)[:, None]
 
 
 def _swap_halves(x: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from escnn_attn.functional import attend, attend_edges, attention_weights, spatial_order
+from escnn_attn.functional.edges import Chunks, chunks
+from escnn_attn.modes import plain_operations, readable
 from escnn_attn.tokens import Domain
 
 #: logits (b or 1, h or 1, t, s) of positions (b or 1, t, 2) and (b or 1, s, 2), or None: `Encoding.bias`
@@ -96,26 +98,39 @@ class Graph(AttentionPattern):
                 edges = edges[:, keep.reshape(-1)[edges[index]]]
         self.shape = (query.batch_size, query.num_tokens)
         # queries in an order in which neighbors are near, so that the keys of a chunk of edges stay in the cache
-        self.order = spatial_order(query.positions.expand(*self.shape, 2))
+        positions = query.positions.expand(*self.shape, 2)
+        fixed = readable(positions)
+        places = self.shape[0] * self.shape[1]
+        self.order = spatial_order(positions) if fixed else torch.arange(places, device=positions.device)
         self.rank = self.order.argsort()
         ranked = self.rank[edges[1]]
         by_query = ranked.argsort(stable=True)
         #: keys, and ranks of queries in that order, which ascend
         self.edges = torch.stack([edges[0][by_query], ranked[by_query]])
-        x, y = self._end_positions()
-        lengths = (x - y).detach().norm(dim=-1)
-        self.distance = float(lengths.max()) if lengths.numel() else 0.0
+        self._parts: dict[int, Chunks] = {}
+        if fixed:
+            x, y = self._end_positions()
+            lengths = (x - y).detach().norm(dim=-1)
+            self.distance = float(lengths.max()) if lengths.numel() else 0.0
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
-        edges, logits = self.edges, self._edge_logits(bias, q.shape[1])
+        edges, logits, parts = self.edges, self._edge_logits(bias, q.shape[1]), self._chunks(copies)
         if copies > 1:
             keys = edges[:1, :, None] * copies + torch.arange(copies, device=edges.device)
             edges = torch.stack([keys.flatten(), edges[1].repeat_interleave(copies)])
             logits = None if logits is None else logits.repeat_interleave(copies, 0)
         dtype = torch.promote_types(torch.promote_types(q.dtype, v.dtype), torch.float32)
         q, k, value = (x.transpose(1, 2).flatten(0, 1).to(dtype) for x in (q, k, v))
-        out = attend_edges(q[self.order], k, value, scale, edges, None if logits is None else logits.to(dtype))
+        out = attend_edges(q[self.order], k, value, scale, edges, None if logits is None else logits.to(dtype), parts)
         return out[self.rank].unflatten(0, self.shape).transpose(1, 2).to(v.dtype)
+
+    def _chunks(self, copies: int) -> Chunks | None:
+        """The chunks of the edges, found once: finding them waits for the device."""
+        if plain_operations():  # which take all edges at once
+            return None
+        if copies not in self._parts:
+            self._parts[copies] = chunks(self.edges[1], copies)
+        return self._parts[copies]
 
     def allowed(self) -> Tensor:
         b, t = self.shape

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from escnn_attn.functional import attend, distances
 from escnn_attn.nn.neighborhood._patterns import AttentionPattern, BiasFn, add_terms, repeat_keys
-from escnn_attn.tokens import Domain, Lattice, lattice_positions
+from escnn_attn.tokens import Domain, Lattice, constant, lattice_positions
 
 #: largest number of elements of a temporary: copies of keys, or pairs of a mask, of one band of queries
 BAND = 2**21
@@ -121,7 +121,7 @@ class Tiles(Discs):
     def _tile_positions(self) -> tuple[Tensor, Tensor]:
         """Positions (1, t, 2) of the queries of any tile and (1, s, 2) of the keys of its window."""
         query, key = (
-            torch.from_numpy(lattice_positions(Lattice(n, n, self.spacing)))[None].to(self.x_key)
+            constant(lattice_positions, Lattice(n, n, self.spacing), dtype=self.x_key.dtype, device=self.x_key.device)[None]
             for n in (self.side, self.window)
         )
         return query, key

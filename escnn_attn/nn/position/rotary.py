@@ -9,6 +9,7 @@ from torch import Tensor
 
 from escnn_attn.fields import max_frequency
 from escnn_attn.fields.functions import rotary_samples
+from escnn_attn.modes import readable
 from escnn_attn.nn.position._rotation import PlanarFunctions, Rotation, Rotations, require_fixed, spread_wavenumbers
 from escnn_attn.nn.position.embedding import Encoding, PositionEmbedding
 from escnn_attn.tokens import Domain, diameter
@@ -94,12 +95,17 @@ class RotaryEmbedding(PositionEmbedding):
         require_fixed(self, query.positions, key.positions)
         counts: list[int | None] = [None] * len(self.wavenumbers)
         if self.functions.continuous:
-            counts = [*self.sample_counts(diameter(query, key) if distance is None else distance)]
+            counts = [*self.sample_counts(self._reach(query, key, distance))]
         # constants of the domains, not buffers: .float() would round a buffer, and DDP fails on buffers made in forward
         waves = tuple(zip(range(len(counts)), self.wavenumbers, counts, strict=True))
         name = (self.functions, self.channels // 2, waves, tuple(self.heads_per_group))
         queries, keys = (domain.table(name, partial(Rotations, *name, domain.positions)) for domain in (query, key))
         return RotaryEncoding(self, queries, keys)
+
+    def _reach(self, query: Domain, key: Domain, distance: float | None) -> float:
+        if self.max_distance is not None and not (readable(query.positions) and readable(key.positions)):
+            return self.max_distance
+        return diameter(query, key) if distance is None else distance
 
     def sample_counts(self, distance: float) -> list[int]:
         """Number of rotations that each frequency is sampled on, for tokens at most a distance apart; of continuous groups."""

@@ -1,13 +1,25 @@
 """Neighborhoods: discs, nearest tokens and graphs, on grids and clouds."""
 
+from collections import Counter
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.measure import in_fresh_process
-from escnn_attn import Disc, KNearest, Neighborhood, RotaryEmbedding, SteerableSelfAttention, fourier_type, planar_gspace
+from escnn_attn import (
+    Disc,
+    KNearest,
+    Neighborhood,
+    RotaryEmbedding,
+    SteerableSelfAttention,
+    SteerableStack,
+    fourier_type,
+    planar_gspace,
+    steerable_block,
+)
 from escnn_attn.nn.neighborhood._patterns import AllPairs
 from escnn_attn.nn.neighborhood._tiles import Tiles, WideDiscs
 from escnn_attn.testing import random_elements, transform
@@ -212,3 +224,35 @@ def test_many_points_in_two_places():
     assert (counts[20:35] == 15).all()
     with torch.no_grad():
         assert relative(module(x).tensor, one_neighborhood_at_a_time(module, x)) < 1e-10
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations after which the host waits for the device, or copies to it."""
+
+    waiting = ("_local_scalar_dense", "nonzero", "equal", "unique", "masked_select", "is_nonzero", "bincount")
+
+    def __init__(self):
+        super().__init__()
+        self.count = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(name in str(func) for name in self.waiting):
+            self.count[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("neighborhood", [KNearest(8), None])
+def test_clouds_wait_for_the_device_once_a_call(neighborhood):
+    """For their size and their graph, but not once a layer, nor for each chunk of edges."""
+    t = fourier_type(planar_gspace("SO2"), 2, 1)
+    counts = []
+    for depth in (1, 4):
+        stack = SteerableStack([steerable_block(t, num_heads=1, neighborhood=neighborhood) for _ in range(depth)])
+        x, batch = t(torch.randn(3000, t.size), torch.randn(3000, 2)), torch.arange(3000) // 1000
+        with Waits() as forward:
+            loss = stack(x, batch=batch).tensor.sum()
+        with Waits() as backward:
+            loss.backward()
+        counts.append(forward.count.total())
+        assert backward.count.total() == 0
+    assert counts[0] == counts[1] < 20

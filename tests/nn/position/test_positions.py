@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from escnn_attn import (
+    Disc,
     DistanceBias,
     NoPosition,
     PositionEmbedding,
@@ -253,3 +254,26 @@ def test_a_band_limit_that_a_group_does_not_have_is_refused():
         attention_on("C3", max_frequency=2)
     with pytest.raises(ValueError, match="must be from 0, got -1"):
         attention_on("SO2", max_frequency=-1)
+
+
+@pytest.mark.parametrize("extent", [1e3, 1e4, 1e5])
+def test_distance_biases_of_neighbors_on_wide_clouds(extent):
+    """They come from differences, as |x|² would be rounded."""
+    t = fourier_type(planar_gspace("SO2"), 2, 1)
+    attention = SteerableSelfAttention(t, num_heads=1, position=DistanceBias, neighborhood=Disc(3.0))
+    centers = torch.randn(20, 1, 2, dtype=torch.float64) * extent
+    coords = (centers + torch.rand(20, 5, 2, dtype=torch.float64) * 2).flatten(0, 1).float()
+    x = torch.randn(100, t.size)
+    exact = attention.double()(t(x.double(), coords.double())).tensor
+    assert relative(attention.float()(t(x, coords)).tensor.double(), exact) < 1e-5
+
+
+def test_radial_biases_keep_no_gaussian_for_the_gradient():
+    t, sizes = fourier_type(planar_gspace("SO2"), 2, 1), []
+    for centers in (4, 32):
+        attention = SteerableSelfAttention(t, num_heads=2, position=partial(RadialBias, centers=centers))
+        kept: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, to=kept: (to.append(x.nbytes), x)[1], lambda x: x):
+            attention(t(torch.randn(1, t.size, 9, 9)))
+        sizes.append(sum(kept))
+    assert sizes[1] - sizes[0] < 2 * 28 * 8

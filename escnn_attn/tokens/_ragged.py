@@ -1,0 +1,90 @@
+"""Clouds of very different sizes, a part of similar sizes at a time: padding costs at most twice the points."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from escnn.nn import GeometricTensor
+from torch import Tensor
+from typing_extensions import Unpack
+
+from escnn_attn.modes import readable
+from escnn_attn.tokens.domain import DomainOptions
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+#: padded places below which it is not worth to take clouds apart
+FEW_PLACES = 2**14
+
+
+class Part(NamedTuple):
+    """Some clouds of a batch.
+
+    Attributes:
+        points: indices of their points.
+        clouds: their indices.
+        x: the points.
+        options: the arguments beside x, for these clouds.
+    """
+
+    points: Tensor
+    clouds: Tensor
+    x: GeometricTensor
+    options: DomainOptions
+
+
+def in_similar_sizes(forward: Call) -> Call:
+    """A `forward` of (x, **options) that takes clouds of very different sizes apart; its result is one of points or of clouds.
+
+    Attention along an `edge_index` stays in one piece.
+    """
+
+    @wraps(forward)
+    def apart(module: Any, x: Any, **options: Unpack[DomainOptions]) -> Any:
+        parts = _parts(x, **options)
+        if len(parts) < 2:
+            return forward(module, x, **options)
+        return _together(parts, [forward(module, part.x, **part.options) for part in parts])
+
+    return apart  # pyright: ignore[reportReturnType]
+
+
+def _parts(x: object, **options: Unpack[DomainOptions]) -> list[Part]:
+    """Parts of clouds whose sizes have the same power of two, or none."""
+    batch = options.get("batch")
+    if not isinstance(x, GeometricTensor) or x.coords is None or not isinstance(batch, Tensor):
+        return []
+    if options.get("edge_index") is not None or batch.shape != x.tensor.shape[:1] or not readable(batch):
+        return []
+    if batch.dtype != torch.long or not batch.numel() or int(batch.min()) < 0 or int(batch.max()) > len(batch):
+        return []  # for the domain to refuse, or of many empty clouds
+    counts = torch.bincount(batch, minlength=options.get("batch_size") or 0)
+    if len(counts) * int(counts.max()) <= max(FEW_PLACES, 2 * len(batch)):
+        return []
+    scale = counts.clamp(min=1).log2().ceil()
+    return [_part(x, batch, scale == size, options) for size in scale.unique()]
+
+
+def _part(x: GeometricTensor, batch: Tensor, chosen: Tensor, options: DomainOptions) -> Part:
+    points, clouds = chosen[batch].nonzero()[:, 0], chosen.nonzero()[:, 0]
+    assert x.coords is not None
+    of_points = {name: options.get(name) for name in ("mask", "quadrature_weights")}
+    kept: dict[str, Any] = {name: None if value is None else value[points] for name, value in of_points.items()}
+    kept |= {"batch": (chosen.cumsum(0) - 1)[batch[points]], "batch_size": len(clouds)}
+    return Part(points, clouds, GeometricTensor(x.tensor[points], x.type, x.coords[points]), DomainOptions(**kept))
+
+
+def _together(parts: list[Part], results: list[Any]) -> Any:
+    """The results of all parts, in the order of the points or of the clouds."""
+    first = results[0]
+    tensors = [result.tensor if isinstance(result, GeometricTensor) else result for result in results]
+    by_point = isinstance(first, GeometricTensor) and first.coords is not None
+    index = torch.cat([part.points if by_point else part.clouds for part in parts])
+    out = torch.cat(tensors).index_select(0, index.argsort())
+    if not isinstance(first, GeometricTensor):
+        return out
+    if not by_point:
+        return GeometricTensor(out, first.type)
+    coords = torch.cat([part.x.coords for part in parts if part.x.coords is not None])
+    return GeometricTensor(out, first.type, coords.index_select(0, index.argsort()))

@@ -1,0 +1,83 @@
+"""On a GPU, where there is one: the results of the CPU, no waiting for the device on grids, half precision, compiled blocks."""
+
+import copy
+
+import pytest
+import torch
+from escnn.nn import GeometricTensor
+
+from escnn_attn import Disc, KNearest, SteerableStack, fourier_type, planar_gspace, steerable_block
+from tests.helpers import randomize, relative
+from tests.models.test_fake import MODULES
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+T = fourier_type(planar_gspace("O2"), 4, 2)
+
+
+def run(module: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The output and the gradients."""
+    module.zero_grad()
+    out = module(module.in_type(x))
+    out = out.tensor if isinstance(out, GeometricTensor) else out
+    out.square().sum().backward()
+    return out, [parameter.grad for parameter in module.parameters()]
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("training", [True, False])
+def test_results_are_those_of_the_cpu(name, training):
+    module = randomize(MODULES[name]().double()).train(training)
+    if training and "dropout" in name:
+        pytest.skip("random numbers differ")
+    x = torch.randn(2, module.in_type.size, 21, 21, dtype=torch.float64)
+    (expected, gradients), moved = run(module, x), copy.deepcopy(module).cuda()
+    found, found_gradients = run(moved, x.cuda())
+    assert relative(found.cpu(), expected) < 1e-8
+    for one, other in zip(found_gradients, gradients, strict=True):
+        assert one.is_cuda
+        assert relative(one.cpu(), other) < 1e-6
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_grids_never_wait_for_the_gpu(name):
+    module = MODULES[name]().cuda()
+    x = torch.randn(2, module.in_type.size, 21, 21, device="cuda")
+    run(module, x)  # tables are made
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run(module, x)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast(name, dtype):
+    module = randomize(MODULES[name]()).cuda().eval()
+    x = torch.randn(2, module.in_type.size, 21, 21, device="cuda")
+    expected, _ = run(module, x)
+    with torch.autocast("cuda", dtype):
+        found, gradients = run(module, x)
+    assert relative(found.float(), expected) < 0.1
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("neighborhood", [None, Disc(1.0), KNearest(8)])
+def test_clouds(neighborhood):
+    stack = SteerableStack([steerable_block(T, num_heads=2, neighborhood=neighborhood) for _ in range(2)]).double()
+    x, coords, batch = torch.randn(300, T.size).double(), torch.randn(300, 2).double(), torch.arange(300) // 100
+    expected = stack(T(x, coords), batch=batch).tensor
+    found = stack.cuda()(T(x.cuda(), coords.cuda()), batch=batch.cuda()).tensor
+    assert relative(found.cpu(), expected) < 1e-8
+
+
+def test_compiled_blocks():
+    stack = SteerableStack([steerable_block(T, num_heads=2) for _ in range(2)]).cuda()
+    x = torch.randn(2, T.size, 15, 15, device="cuda")
+    expected, gradients = run(stack, x)
+    gradients = [gradient.clone() for gradient in gradients]
+    stack.compile()
+    found, again = run(stack, x)
+    assert relative(found, expected) < 1e-4
+    for one, other in zip(again, gradients, strict=True):
+        assert relative(one, other) < 1e-3
