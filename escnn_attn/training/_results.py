@@ -1,11 +1,17 @@
 """Files that a run writes: its settings and its results."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from escnn_attn.data._files import read_json
+
+#: keys of the trainer that determine the results
+TRAINER = (
+    "precision", "devices", "num_nodes", "max_steps", "accumulate_grad_batches", "gradient_clip_val", "limit_train_batches",
+    "overfit_batches",
+)  # fmt: skip
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
@@ -13,6 +19,9 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
     settings = {"epochs": config.epochs, "seed": config.seed}
     for name in ("data", "model", "module"):
         settings |= _flat(name, OmegaConf.to_container(config[name], resolve=True))
+    settings |= {f"trainer.{key}": config.trainer[key] for key in TRAINER}
+    callbacks = cast(dict[str, Any], OmegaConf.to_container(config.callbacks))
+    settings |= _flat("callbacks.averaged_weights", callbacks.get("averaged_weights"))
     settings.pop("data.folder", None)  # the same images may be in another folder
     return settings
 

@@ -55,6 +55,9 @@ def test_an_interrupted_run_of_another_seed_is_not_continued_unasked(tmp_path):
         run(tmp_path, "seed=5")
     with pytest.raises(ValueError, match="seed=0 there, 5 now"):
         run(tmp_path, "seed=5", "resume=true")
+    for override in ("trainer.precision=64-true", "callbacks.averaged_weights.decay=0.5", "callbacks.averaged_weights=null"):
+        with pytest.raises(ValueError, match=override.partition("=")[0]):
+            run(tmp_path, override, "resume=true")
 
 
 @pytest.mark.parametrize("epoch", [0, 2])
