@@ -68,8 +68,9 @@ def draw_attention(axes: Axes, image: np.ndarray, positions: np.ndarray, weights
     extent = (-width / 2, width / 2, -height / 2, height / 2)
     axes.imshow(image, cmap="Greys", extent=extent, alpha=0.5)
     axes.scatter(*positions.T, s=400 * weights / weights.max(), color="tab:orange", alpha=0.7, linewidths=0)
-    axes.quiver(*positions.T, *vectors.T, color="tab:blue", angles="xy", width=0.008, clip_on=False)
-    axes.set(xticks=[], yticks=[])
+    axes.quiver(*positions.T, *vectors.T, color="tab:blue", angles="xy", width=0.008)
+    limits = {"xlim": (-0.6 * width, 0.6 * width), "ylim": (-0.6 * height, 0.6 * height)}  # arrows at the edges are whole
+    axes.set(xticks=[], yticks=[], **limits)
 
 
 def plot_trajectories(paths: np.ndarray, charges: np.ndarray, predictions: dict[str, np.ndarray], path: Path) -> None:

@@ -32,8 +32,10 @@ def locked(folder: Path) -> Iterator[None]:
         with FileLock(folder / ".lock", timeout=PATIENCE):
             remove_leftovers(folder)
             write_json(owner, f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-            yield
-            owner.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                owner.unlink(missing_ok=True)
     except Timeout:
         who = owner.read_text().strip('"') if owner.exists() else "another process"
         raise RuntimeError(f"expected a folder of its own, got {folder}, in which {who} trains") from None

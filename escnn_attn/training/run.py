@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
 
 from escnn_attn.analysis.report import describe
-from escnn_attn.data._files import write_json
+from escnn_attn.data._files import write_atomically, write_json
 from escnn_attn.data.base import DataModule
 from escnn_attn.training._config import make_trainer, prepare_process, require_valid
 from escnn_attn.training._folder import checkpoint_to_start_from, locked
@@ -64,6 +64,7 @@ def _train(config: DictConfig, folder: Path, checkpoint: Path | None) -> dict[st
     results_path = folder / "results.json"
     if trainer.is_global_zero:
         write_json(folder / "settings.json", settings_of(config))
+        write_atomically(folder / "config.yaml", lambda aside: OmegaConf.save(config, aside, resolve=True))
     timer, stopped = Timer(), None
     trainer.callbacks.append(timer)  # pyright: ignore[reportAttributeAccessIssue] (a list, set by a connector)
     try:

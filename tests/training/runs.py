@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from escnn_attn.training import train
 
@@ -22,7 +22,7 @@ def configured(folder: Path, *overrides: str) -> DictConfig:
     with read_write(config):
         config.hydra.runtime.output_dir = str(folder)
     HydraConfig.instance().set_config(config)
-    return config
+    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
 
 
 def run(folder: Path, *overrides: str) -> dict:

@@ -11,9 +11,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 
 from escnn_attn.training import load_module
-from tests.training.runs import run
+from escnn_attn.training.main import train_command
+from tests.training.runs import SMALL, run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -46,6 +48,18 @@ def test_a_second_run_in_a_folder_is_refused_and_not_mixed_with_the_first(tmp_pa
         run(tmp_path / "a", "seed=5")
     assert before == {path: path.read_bytes() for path in (tmp_path / "a").rglob("*.ckpt")}
     assert json.loads((tmp_path / "a" / "results.json").read_text())["seed"] == first["seed"] == 0
+
+
+def test_a_refused_command_writes_nothing_into_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", *SMALL, "epochs=1", f"hydra.run.dir={tmp_path}"])
+    train_command()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert OmegaConf.load(tmp_path / "config.yaml").model.channels == 4
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "seed=5"])
+    with pytest.raises(SystemExit):
+        train_command()
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert after == before
 
 
 def test_an_interrupted_run_of_another_seed_is_not_continued_unasked(tmp_path):
