@@ -1,43 +1,6 @@
-"""Prints a table of finished runs and saves their figures: python scripts/compare.py folder=outputs/comparison names=*_50k
+"""Compares finished runs: python scripts/compare.py; options in escnn_attn/commands/compare.py."""
 
-Options:
-    folder: of a sweep, with a folder per run that contains results.json.
-    names: pattern of the names of runs; by default all.
-    pictures: folder of the figures; by default `folder`.
-"""
-
-import json
-from dataclasses import dataclass
-from fnmatch import fnmatch
-from pathlib import Path
-
-from omegaconf import MISSING
-
-from escnn_attn.analysis import as_markdown, compare_runs, plot_accuracy_by_angle, plot_sample_efficiency
-from escnn_attn.training import parse_options
-
-
-@dataclass
-class Options:
-    folder: Path = MISSING
-    names: str = "*"
-    pictures: Path | None = None
-
-
-def main() -> None:
-    options = parse_options(Options, __doc__)
-    results = [json.loads(path.read_text()) for path in sorted(options.folder.glob("*/results.json"))]
-    results = [result for result in results if result.get("finished") and fnmatch(result["name"], options.names)]
-    if not results:
-        raise SystemExit(f"no finished runs named {options.names} in {options.folder}")
-    rows, pictures = compare_runs(results), options.pictures or options.folder
-    print(as_markdown(rows))
-    most = max(result["samples"] for result in results)
-    first = {r["name"]: r for r in reversed(results) if r["samples"] == most and "angles" in r}
-    plot_accuracy_by_angle(list(first.values()), pictures / "comparison_by_angle.png")
-    if len({row["samples"] for row in rows}) > 1:
-        plot_sample_efficiency(rows, pictures / "sample_efficiency.png")
-
+from escnn_attn.commands.compare import main
 
 if __name__ == "__main__":
     main()

@@ -1,8 +1,6 @@
-"""Fetches MNIST into the cache, and makes rotated MNIST from it: python scripts/fetch_mnist.py"""
+"""Fetches MNIST into the cache: python scripts/fetch_mnist.py; options in escnn_attn/commands/fetch_mnist.py."""
 
-from escnn_attn.data import RotatedMNIST
-from escnn_attn.data._files import cache_folder
+from escnn_attn.commands.fetch_mnist import main
 
 if __name__ == "__main__":
-    RotatedMNIST().prepare_data()
-    print(f"MNIST and rotated MNIST are in {cache_folder()}")
+    main()

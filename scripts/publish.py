@@ -1,28 +1,6 @@
-"""Exports the weights of a finished run: python scripts/publish.py run=outputs/… folder=weights/mine
+"""Exports the weights of a finished run: python scripts/publish.py; options in escnn_attn/commands/publish.py."""
 
-Options:
-    run: folder of the run.
-    folder: to write to.
-    checkpoint: last (averaged weights of the last epoch) or best.
-    trust: names of modules and layers of your own in it, such as [my_package.MyBlock].
-"""
-
-from dataclasses import dataclass, field
-from pathlib import Path
-
-from omegaconf import MISSING
-
-from escnn_attn.training import parse_options, publish
-
-
-@dataclass
-class Options:
-    run: Path = MISSING
-    folder: Path = MISSING
-    checkpoint: str = "last"
-    trust: list[str] = field(default_factory=list)
-
+from escnn_attn.commands.publish import main
 
 if __name__ == "__main__":
-    options = parse_options(Options, __doc__)
-    publish(options.run, options.folder, options.checkpoint, trust=options.trust)
+    main()

@@ -14,6 +14,7 @@ ROOT = Path(escnn_attn.__file__).parent
 #: each imports from those before it alone
 FLOORS = (
     "_version", "modes", "compat", "arguments", "fields", "functional", "tokens", "testing", "nn", "pretrained", "models", "data", "analysis", "training",
+    "commands",
 )  # fmt: skip
 
 

@@ -6,9 +6,11 @@ from escnn_attn.analysis.equivariance import error_by_angle
 from escnn_attn.analysis.plots import plot_accuracy_by_angle, plot_sample_efficiency, plot_trajectories
 from escnn_attn.analysis.report import ComparisonReport, describe, report
 from escnn_attn.analysis.rotation import accuracy_by_angle
+from escnn_attn.analysis.runs import Runs, read_runs
 
 __all__ = [
     "ComparisonReport",
+    "Runs",
     "accuracy_by_angle",
     "as_markdown",
     "attention_map",
@@ -18,5 +20,6 @@ __all__ = [
     "plot_accuracy_by_angle",
     "plot_sample_efficiency",
     "plot_trajectories",
+    "read_runs",
     "report",
 ]

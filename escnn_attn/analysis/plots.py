@@ -6,21 +6,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cycler import Cycler, cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from escnn_attn.data._files import write_atomically
 
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 CHARGES = {1.0: ("tab:red", "positive"), -1.0: ("tab:blue", "negative")}
 PREDICTIONS = [("o", "black"), ("X", "tab:orange"), ("D", "tab:green"), ("s", "tab:purple")]
+
+
+def _styles(count: int) -> Cycler[str, str]:
+    """Colors that also color-blind readers tell apart (Okabe & Ito, 2008), each with a line style of its own from the eighth on."""
+    lines = ["-", "--", ":", "-."]
+    return cycler(color=[COLORS[i % len(COLORS)] for i in range(count)]) + cycler(
+        linestyle=[lines[i // len(COLORS) % len(lines)] for i in range(count)]
+    )
 
 
 def plot_accuracy_by_angle(results: list[dict[str, Any]], path: Path) -> None:
     """Plots accuracy against the rotation angle of upright test images, one curve per result."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
-    for result in results:
+    ranked = sorted(results, key=lambda result: -sum(result["accuracy_by_angle"]))  # the legend in the order of the curves
+    axes.set_prop_cycle(_styles(len(ranked)))
+    for result in ranked:
         angles, accuracies = list(result["angles"]), list(result["accuracy_by_angle"])
         axes.plot([*angles, angles[0] + 360], [100 * a for a in [*accuracies, accuracies[0]]], marker=".", label=result["name"])
     lowest = min(min(result["accuracy_by_angle"]) for result in results)
@@ -35,10 +47,14 @@ def plot_sample_efficiency(rows: list[dict[str, Any]], path: Path) -> None:
     """Plots test accuracy against the number of training images, one curve per model with several rows of `compare_runs`."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
-    for name in dict.fromkeys(row["name"] for row in rows):
-        points = sorted((row["samples"], 100 * row["test"]) for row in rows if row["name"] == name)
-        if len(points) == 1:
-            continue
+    curves = {
+        name: sorted((row["samples"], 100 * row["test"]) for row in rows if row["name"] == name)
+        for name in dict.fromkeys(row["name"] for row in rows)
+    }
+    curves = {name: points for name, points in curves.items() if len(points) > 1}
+    ranked = sorted(curves.items(), key=lambda curve: -curve[1][-1][1])  # the legend in the order of the curves at their ends
+    axes.set_prop_cycle(_styles(len(ranked)))
+    for name, points in ranked:
         axes.semilogx(*zip(*points, strict=True), marker=".", label=name)
     axes.set(xlabel="training images", ylabel="test accuracy (%)")
     axes.grid(alpha=0.3, which="both")
@@ -53,7 +69,8 @@ def draw_attention(axes: Axes, image: np.ndarray, positions: np.ndarray, weights
     axes.imshow(image, cmap="Greys", extent=extent, alpha=0.5)
     axes.scatter(*positions.T, s=400 * weights / weights.max(), color="tab:orange", alpha=0.7, linewidths=0)
     axes.quiver(*positions.T, *vectors.T, color="tab:blue", angles="xy", width=0.008)
-    axes.set(xticks=[], yticks=[])
+    limits = {"xlim": (-0.6 * width, 0.6 * width), "ylim": (-0.6 * height, 0.6 * height)}  # arrows at the edges are whole
+    axes.set(xticks=[], yticks=[], **limits)
 
 
 def plot_trajectories(paths: np.ndarray, charges: np.ndarray, predictions: dict[str, np.ndarray], path: Path) -> None:

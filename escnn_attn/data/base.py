@@ -8,6 +8,8 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
+from escnn_attn.data._checks import require_count
+
 
 class DataModule(pl.LightningDataModule, ABC):
     """Base class of data modules: loaders of the data sets that a subclass returns from `make_datasets`.
@@ -18,6 +20,9 @@ class DataModule(pl.LightningDataModule, ABC):
         batch_size: training samples per batch and device.
         seed: of the order of training samples, which depends on the seed and the epoch alone.
         num_workers: number of processes that load data.
+
+    Raises:
+        ValueError: if a number is out of range, or `batch_size` above the number of training samples of a device.
     """
 
     #: names of the test sets, in the order of their loaders
@@ -27,6 +32,9 @@ class DataModule(pl.LightningDataModule, ABC):
 
     def __init__(self, batch_size: int = 64, seed: int = 0, num_workers: int = 0) -> None:
         super().__init__()
+        require_count("batch_size", batch_size)
+        require_count("seed", seed, 0)
+        require_count("num_workers", num_workers, 0)
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         self.datasets: dict[str, Dataset] = {}
 
@@ -42,9 +50,9 @@ class DataModule(pl.LightningDataModule, ABC):
         # seeded by epoch, also with a single process: a resumed run sees the batches of an uninterrupted run
         replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         sampler = DistributedSampler(self.datasets["train"], replicas, rank, shuffle=True, seed=self.seed)
-        # the last, incomplete batch is dropped, unless there is no other
-        drop_last = len(sampler) >= self.batch_size
-        return self._loader("train", self.batch_size, sampler=sampler, drop_last=drop_last)
+        if len(sampler) < self.batch_size:
+            raise ValueError(f"expected a batch_size of at most the {len(sampler)} training samples, got {self.batch_size}")
+        return self._loader("train", self.batch_size, sampler=sampler, drop_last=True)  # the last batch, if it is incomplete
 
     def val_dataloader(self) -> DataLoader:
         return self._loader("validation", 256)

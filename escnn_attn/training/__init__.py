@@ -2,22 +2,31 @@
 
 from escnn_attn.training._memory import keep_freed_memory
 from escnn_attn.training.augment import RandomDeformation
-from escnn_attn.training.callbacks import AveragedWeights, BestCheckpoint, SeedSteps
+from escnn_attn.training.callbacks import AveragedWeights, EarlyStop, RequireFiniteLoss, SeedSteps
+from escnn_attn.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, InterruptedCheckpoint
 from escnn_attn.training.classifier import ImageClassifier
 from escnn_attn.training.command_line import parse_options
 from escnn_attn.training.evaluation import evaluate
+from escnn_attn.training.loggers import ResumableCSVLogger
 from escnn_attn.training.module import SupervisedModule, load_module
+from escnn_attn.training.progress import CompactProgressBar
 from escnn_attn.training.publish import publish
 from escnn_attn.training.regression import AbsoluteCloudRegression, CloudRegression
 from escnn_attn.training.run import train
 
 __all__ = [
     "AbsoluteCloudRegression",
+    "AtomicCheckpointIO",
     "AveragedWeights",
     "BestCheckpoint",
     "CloudRegression",
+    "CompactProgressBar",
+    "EarlyStop",
     "ImageClassifier",
+    "InterruptedCheckpoint",
     "RandomDeformation",
+    "RequireFiniteLoss",
+    "ResumableCSVLogger",
     "SeedSteps",
     "SupervisedModule",
     "evaluate",

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
+from escnn_attn.data._files import require_whole_checkpoint
 from escnn_attn.pretrained import require_finite
 
 
 def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     """The contents of a checkpoint, of plain types and tensors alone; its exceptions are those of `load_module`."""
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"expected a checkpoint file, got {str(checkpoint)!r}")
+    require_whole_checkpoint(checkpoint)
     try:
         stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except (EOFError, RuntimeError, UnpicklingError) as error:

@@ -1,4 +1,4 @@
-"""Callbacks: averaged weights, the best checkpoint, and random draws that a resumed run repeats."""
+"""Callbacks: averaged weights, random draws that a resumed run repeats, and the end of a diverged training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
 from torch import Tensor, nn
 
-from escnn_attn.training.module import SupervisedModule
+from escnn_attn.training.module import metric_of
 
 
 class AveragedWeights(WeightAveraging):
@@ -26,7 +26,7 @@ class AveragedWeights(WeightAveraging):
         decay: largest decay per step, in [0, 1).
 
     Raises:
-        ValueError: if `decay` is not in [0, 1).
+        ValueError: if `decay` is not in [0, 1), or the weights are in half precision.
     """
 
     def __init__(self, decay: float = 0.99) -> None:
@@ -41,8 +41,16 @@ class AveragedWeights(WeightAveraging):
         self._swapped = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if trainer.precision in ("bf16-true", "16-true"):
+            half = trainer.precision.removesuffix("-true")
+            raise ValueError(
+                f"expected precision 32-true, 64-true or {half}-mixed for averaged weights, got {trainer.precision}, in which "
+                f"the small changes of an average are rounded away: take {half}-mixed, or no AveragedWeights"
+            )
         pl_module.train()  # a new escnn convolution has its eval-mode buffers until the mode first changes
         super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:  # Lightning converts the module alone, and later
+            trainer.precision_plugin.convert_module(self._average_model)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -88,24 +96,6 @@ def _train_mode(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
-class BestCheckpoint(ModelCheckpoint):
-    """Checkpoint of the best epoch on validation, by the `metric` and `mode` of the `SupervisedModule`.
-
-    Args:
-        dirpath: folder of the checkpoint.
-        filename: of the checkpoint, without its suffix.
-    """
-
-    def __init__(self, dirpath: str, filename: str = "best") -> None:
-        super().__init__(dirpath=dirpath, filename=filename)
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, SupervisedModule):
-            raise TypeError(f"expected a SupervisedModule, which has a metric and mode, got {type(pl_module).__name__}")
-        self.monitor, self.mode = f"validation/{pl_module.metric}", pl_module.mode
-        super().setup(trainer, pl_module, stage)
-
-
 class SeedSteps(Callback):
     """Seeds torch before each step: a resumed run repeats the random draws, such as dropout, of an uninterrupted run.
 
@@ -118,3 +108,41 @@ class SeedSteps(Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         torch.manual_seed(hash((self.seed, trainer.global_step, trainer.global_rank)) % 2**63)
+
+
+class RequireFiniteLoss(Callback):
+    """Ends a training whose loss is not finite, at the step at which it is so first.
+
+    Raises:
+        FloatingPointError: that names step and epoch.
+    """
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs["loss"]
+        if not torch.isfinite(loss):
+            step, epoch = trainer.fit_loop.total_batch_idx, trainer.current_epoch
+            raise FloatingPointError(f"expected a finite training loss, got {loss.item()} at step {step}, in epoch {epoch}")
+
+
+class EarlyStop(EarlyStopping):
+    """Ends a training whose metric on validation no longer improves, by the `metric` and `mode` of the `SupervisedModule`.
+
+    Args:
+        patience: number of validations without a better metric.
+        min_delta: smallest change that counts as better.
+    """
+
+    def __init__(self, patience: int = 5, min_delta: float = 0.0) -> None:
+        super().__init__(monitor="", patience=patience, min_delta=min_delta)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._measure_by(*metric_of(pl_module))
+        super().setup(trainer, pl_module, stage)
+
+    def _measure_by(self, monitor: str, mode: str) -> None:
+        self.monitor, self.mode = monitor, mode
+        self.min_delta = abs(self.min_delta) if self.mode == "max" else -abs(self.min_delta)
+        self.best_score = torch.tensor(-torch.inf if self.mode == "max" else torch.inf)

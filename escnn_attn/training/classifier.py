@@ -11,6 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from escnn_attn.analysis.comparison import pack
+from escnn_attn.data._checks import require_count, require_number
 from escnn_attn.models import SteerableTransformer
 from escnn_attn.models.config import Trust
 from escnn_attn.pretrained import read_config, resolve
@@ -30,6 +31,9 @@ class ImageClassifier(SupervisedModule):
         label_smoothing: of the cross-entropy in training.
         augmentation: arguments of `RandomDeformation`, applied to training images; None for no augmentation.
         test_sets: names of the test sets, in the order of their loaders.
+
+    Raises:
+        ValueError: if a number is out of range, or, with the first batch, if the logits are not `num_classes`.
 
     Examples:
         >>> classifier = ImageClassifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)))
@@ -51,6 +55,8 @@ class ImageClassifier(SupervisedModule):
         augmentation: Mapping[str, float] | None = None,
         test_sets: Sequence[str] = ("test",),
     ) -> None:
+        require_count("num_classes", num_classes, 2)
+        require_number("label_smoothing", label_smoothing, most=1)
         self.num_classes, self.label_smoothing = num_classes, label_smoothing
         self.augmentation = RandomDeformation(**augmentation) if augmentation else None
         super().__init__(model, learning_rate=learning_rate, weight_decay=weight_decay, warmup=warmup, test_sets=test_sets)
@@ -58,8 +64,10 @@ class ImageClassifier(SupervisedModule):
     @classmethod
     def from_pretrained(cls, name: str | Path, test_sets: Sequence[str], *, trust: Trust = ()) -> "ImageClassifier":
         """Loads the classifier with trained weights of a name or folder, in eval mode; see `SteerableTransformer.from_pretrained`."""
-        module = cls(SteerableTransformer.from_pretrained(name, trust=trust), test_sets=test_sets)
-        module.hparams["model"] = read_config(resolve(name))["model"]
+        model = read_config(resolve(name))["model"]
+        network = SteerableTransformer.from_pretrained(name, trust=trust)
+        module = cls(network, num_classes=model.get("num_classes", 10), test_sets=test_sets)
+        module.hparams["model"] = model
         return module.eval()
 
     def new_metric(self) -> Metric:
@@ -81,6 +89,10 @@ class ImageClassifier(SupervisedModule):
         return batch[1]
 
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        if predictions.shape[1:] != (self.num_classes,):
+            raise ValueError(
+                f"expected a model with logits of num_classes={self.num_classes} classes, got logits {tuple(predictions.shape)}"
+            )
         return F.cross_entropy(predictions, targets, label_smoothing=self.label_smoothing if self.training else 0.0)
 
     def on_test_start(self) -> None:

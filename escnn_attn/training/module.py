@@ -20,6 +20,8 @@ from typing_extensions import Self
 from escnn_attn.models.config import Trust, build, by_name, imported
 from escnn_attn.training._checkpoint import read_checkpoint
 
+from escnn_attn.data._checks import require_number
+
 #: a built network, or its configuration with a `_target_` that Hydra instantiates
 Model = nn.Module | Mapping[str, Any]
 
@@ -36,6 +38,9 @@ class SupervisedModule(pl.LightningModule, ABC):
         weight_decay: of weights; gains and biases are not decayed.
         warmup: fraction of the steps with rising learning rate.
         test_sets: names of the test sets, in the order of their loaders.
+
+    Raises:
+        ValueError: if a number is out of range.
     """
 
     #: name of the metric, logged as `stage/metric` for each stage and monitored on validation
@@ -53,6 +58,9 @@ class SupervisedModule(pl.LightningModule, ABC):
         test_sets: Sequence[str] = ("test",),
     ) -> None:
         super().__init__()
+        require_number("learning_rate", learning_rate, above=0)
+        require_number("weight_decay", weight_decay)
+        require_number("warmup", warmup, most=1)
         self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup
         self.test_sets = tuple(test_sets)
         self.save_hyperparameters(ignore="model")  # the arguments of the subclass too
@@ -101,6 +109,10 @@ class SupervisedModule(pl.LightningModule, ABC):
         self.shared_step("validation", batch)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if dataloader_idx >= len(self.test_sets):
+            raise ValueError(
+                f"expected a loader for each of test_sets={list(self.test_sets)}, got more: pass the names of all as test_sets"
+            )
         self.shared_step(self.test_sets[dataloader_idx], batch)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
@@ -151,6 +163,17 @@ class SupervisedModule(pl.LightningModule, ABC):
         if config is not None and isinstance(network, nn.Module):
             module.hparams["model"] = config  # stored again by its own checkpoints
         return module
+
+
+def metric_of(module: pl.LightningModule) -> tuple[str, str]:
+    """Name of the metric on validation as it is logged, and its mode.
+
+    Raises:
+        TypeError: if the module is no `SupervisedModule`, which has them.
+    """
+    if not isinstance(module, SupervisedModule):
+        raise TypeError(f"expected a SupervisedModule, which has a metric and mode, got {type(module).__name__}")
+    return f"validation/{module.metric}", module.mode
 
 
 def one_cycle(step: int, total: int, warmup: float) -> float:

@@ -1,28 +1,28 @@
-"""Entry points: training of one configuration, and evaluation of a checkpoint."""
+"""Training of one configuration."""
 
-import logging
-import os
-import warnings
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytorch_lightning as pl
-import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
 
-from escnn_attn.analysis.report import describe, draw
+from escnn_attn.analysis.report import describe
+from escnn_attn.data._files import write_atomically, write_json
 from escnn_attn.data.base import DataModule
-from escnn_attn.training._memory import keep_freed_memory
-from escnn_attn.training._results import finished_results, require_same_settings, save_results, settings_of
-from escnn_attn.training.classifier import ImageClassifier
-from escnn_attn.training.evaluation import evaluate, rotation_results, run_tests
-from escnn_attn.training.module import SupervisedModule, load_module
+from escnn_attn.training._config import make_trainer, prepare_process, require_valid
+from escnn_attn.training._folder import checkpoint_to_start_from, locked
+from escnn_attn.training._results import finished_results, require_same_settings, settings_of
+from escnn_attn.training.callbacks import AveragedWeights
+from escnn_attn.training.evaluation import rotation_results, run_tests
+from escnn_attn.training.module import SupervisedModule
 
 
 def train(config: DictConfig) -> dict[str, Any]:
@@ -36,55 +36,68 @@ def train(config: DictConfig) -> dict[str, Any]:
         data module has upright test images.
 
     Raises:
-        ValueError: if `resume` is set and the folder holds a run with other settings.
+        ValueError: if a value of the configuration is not allowed; if the folder holds another run, or with `resume` one with
+            other settings or without a whole checkpoint.
+        RuntimeError: if another process trains in the folder.
+        FloatingPointError: if the loss is no longer finite, which is recorded as the result.
     """
-    folder, settings = Path(config.trainer.default_root_dir), settings_of(config)
-    if config.resume:
-        require_same_settings(folder / "settings.json", settings)
-        if results := finished_results(folder, tested=config.test):
-            print(f"finished before: {describe(results)}")
-            return results
-    _prepare_process(config)
+    require_valid(config)
+    folder = Path(config.trainer.default_root_dir)
+    with locked(folder):
+        if config.resume:
+            require_same_settings(folder, settings_of(config))
+            if results := finished_results(folder, tested=config.test):
+                print(f"finished before: {describe(results)}")
+                return results
+        return _train(config, folder, checkpoint_to_start_from(folder, config.ckpt_path, config.resume))
+
+
+def _train(config: DictConfig, folder: Path, checkpoint: Path | None) -> dict[str, Any]:
+    prepare_process(config)
     datamodule: DataModule = instantiate(config.data)
     module: SupervisedModule = instantiate(
         config.module, _recursive_=False, _convert_="all", test_sets=list(datamodule.test_sets)
     )
     if config.compile:
         module.model.compile()
-    trainer: pl.Trainer = instantiate(config.trainer)
+    trainer = make_trainer(config)
+    results_path = folder / "results.json"
     if trainer.is_global_zero:
-        save_results(folder / "settings.json", settings)
-    minutes = _fit(trainer, module, datamodule, _checkpoint_to_resume(config))
-    results = {**_facts(config, trainer, module, datamodule), "minutes": round(minutes, 2)}
-    results["validation"] = trainer.validate(module, datamodule, verbose=False)[0][f"validation/{module.metric}"]
+        write_json(folder / "settings.json", settings_of(config))
+        write_atomically(folder / "config.yaml", lambda aside: OmegaConf.save(config, aside, resolve=True))
+    timer, stopped = Timer(), None
+    trainer.callbacks.append(timer)  # pyright: ignore[reportAttributeAccessIssue] (a list, set by a connector)
+    try:
+        with _interruptible(folder):
+            trainer.fit(module, datamodule, ckpt_path=None if checkpoint is None else str(checkpoint))
+    except FloatingPointError as error:
+        if trainer.is_global_zero:
+            write_json(
+                results_path, _facts(config, trainer, module, datamodule, timer) | {"error": str(error), "finished": True}
+            )
+        raise
+    results = _facts(config, trainer, module, datamodule, timer)
+    if stopped := _early_end(config, trainer):
+        print(results.setdefault("stopped", stopped))
+    for values in trainer.validate(module, datamodule, verbose=False):
+        results["validation"] = values[f"validation/{module.metric}"]
     if config.test:
         results |= run_tests(trainer, module, datamodule)
     if trainer.is_global_zero:
-        save_results(folder / "results.json", results)
+        write_json(results_path, results)
         if config.test:
             results |= rotation_results(module, datamodule, config.angle_images)
         results["finished"] = True
-        save_results(folder / "results.json", results)
+        write_json(results_path, results)
         print(describe(results))
     return results
 
 
-def _prepare_process(config: DictConfig) -> None:
-    """Seeds random generators, and sets threads, precision and allocator of the process."""
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    torch.set_float32_matmul_precision("high")
-    keep_freed_memory()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-
-
-def _checkpoint_to_resume(config: DictConfig) -> str | None:
-    last = Path(config.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-    return str(last) if config.resume and config.ckpt_path is None and last.exists() else config.ckpt_path
-
-
-def _facts(config: DictConfig, trainer: pl.Trainer, module: SupervisedModule, datamodule: DataModule) -> dict[str, Any]:
-    """Results that are known without evaluation."""
+def _facts(
+    config: DictConfig, trainer: pl.Trainer, module: SupervisedModule, datamodule: DataModule, timer: Timer
+) -> dict[str, Any]:
+    """Results that are known without evaluation; minutes include those before an interruption."""
+    averaged = any(isinstance(callback, AveragedWeights) for callback in trainer.callbacks)  # pyright: ignore[reportAttributeAccessIssue]
     return {
         "name": config.name,
         "overrides": list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
@@ -94,63 +107,51 @@ def _facts(config: DictConfig, trainer: pl.Trainer, module: SupervisedModule, da
         "epochs": trainer.current_epoch,
         "seed": config.seed,
         "metric": module.metric,
+        "weights": "averaged" if averaged else "last",
+        "minutes": round(timer.time_elapsed() / 60, 2),
     }
 
 
-def _fit(trainer: pl.Trainer, module: SupervisedModule, datamodule: DataModule, ckpt_path: str | None) -> float:
-    """Trains, and returns the minutes taken, including those before an interruption."""
-    timer = Timer()
-    trainer.callbacks.append(timer)  # pyright: ignore[reportAttributeAccessIssue] (a list, set by a connector)
-    try:
-        trainer.fit(module, datamodule, ckpt_path=ckpt_path)
-    except (KeyboardInterrupt, SystemExit):
-        checkpoints = Path(trainer.default_root_dir) / "checkpoints"
-        written = (path for name in ("last", "interrupted") if (path := checkpoints / f"{name}.ckpt").exists())
-        if path := next(written, None):
-            print(f"\ninterrupted; to resume, repeat the command with ckpt_path={path}")
-        raise
-    return timer.time_elapsed() / 60
+def _early_end(config: DictConfig, trainer: pl.Trainer) -> str | None:
+    """A sentence if training ended before its last epoch by itself, such as after `max_time`."""
+    if not trainer.should_stop or config.epochs is None or not trainer.current_epoch < config.epochs:
+        return None
+    limit = f"trainer.max_time={config.trainer.max_time}" if config.trainer.max_time is not None else "a callback"
+    return f"stopped by {limit} after {trainer.current_epoch} of {config.epochs} epochs, at step {trainer.global_step}"
 
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Hides Lightning's messages and warnings about itself within the block."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _interruptible(folder: Path) -> Iterator[None]:
+    """Says how to resume after Ctrl-C or a signal to terminate, whose exit status is that of a process that it ended."""
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-            yield
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        print(f"\ninterrupted; to resume from the last whole epoch, repeat the command with resume=true {_override_of(folder)}")
+        raise
+
+
+def _override_of(folder: Path) -> str:
+    """The override that chooses this folder again."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return f"hydra.sweep.dir={HydraConfig.get().sweep.dir}"
+    return f"hydra.run.dir={folder}"
+
+
+@contextmanager
+def ended_by_termination() -> Iterator[None]:
+    """Ends the process by SIGTERM within the block as by Ctrl-C, with checkpoints and messages, and with exit status 143.
+
+    Lightning alone would end a training with status 0, and go on with a test.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: Any) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
     finally:
-        logger.setLevel(level)
-
-
-@hydra.main(version_base="1.3", config_path="pkg://escnn_attn.conf", config_name="train")
-def train_command(config: DictConfig) -> float:
-    """Trains the configured module, and returns the metric on validation for sweepers that optimize it."""
-    with _quiet_lightning():
-        return train(config)["validation"]
-
-
-@hydra.main(version_base="1.3", config_path="pkg://escnn_attn.conf", config_name="evaluate")
-def evaluate_command(config: DictConfig) -> None:
-    """Evaluates the module of `checkpoint=…`, or the classifier `pretrained=…`, on the test sets of `data=…`."""
-    if (config.checkpoint is None) == (config.pretrained is None):
-        raise ValueError(f"expected either checkpoint=… or pretrained=…, got {config.checkpoint} and {config.pretrained}")
-    keep_freed_memory()
-    datamodule: DataModule = instantiate(config.data)
-    if config.pretrained is None:
-        name = Path(config.checkpoint).resolve().parents[1].name
-        module = load_module(config.checkpoint, trust=config.trust, test_sets=datamodule.test_sets)
-    else:
-        name = str(config.pretrained)
-        module = ImageClassifier.from_pretrained(name, datamodule.test_sets, trust=config.trust)
-    with _quiet_lightning():
-        results = evaluate(module, name, datamodule, config.angle_images)
-    folder = Path(os.getcwd() if config.output is None else config.output)
-    save_results(folder / "evaluation.json", results)
-    draw([results], folder)
-    print(describe(results))
-    for angle, accuracy in zip(results.get("angles", ()), results.get("accuracy_by_angle", ()), strict=True):
-        print(f"{angle:4d}° {100 * accuracy:5.1f} %")
+        signal.signal(signal.SIGTERM, before)

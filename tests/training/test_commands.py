@@ -68,7 +68,7 @@ def test_an_interrupted_run_leaves_a_checkpoint_to_resume_from(tmp_path):
     output, _ = process.communicate(timeout=60)
     checkpoint = tmp_path / "checkpoints" / "interrupted.ckpt"
     assert checkpoint.exists(), output
-    assert f"ckpt_path={tmp_path}/checkpoints/last.ckpt" in output
+    assert f"resume=true hydra.run.dir={tmp_path}" in output
     assert process.returncode != 0
     stored = torch.load(checkpoint, weights_only=True)
     epoch = stored["epoch"]

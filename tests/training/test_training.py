@@ -9,7 +9,15 @@ import torch
 
 from escnn_attn import SteerableTransformer
 from escnn_attn.data import Digits
-from escnn_attn.training import AveragedWeights, ImageClassifier, SeedSteps, evaluate, load_module, publish
+from escnn_attn.training import (
+    AveragedWeights,
+    ImageClassifier,
+    InterruptedCheckpoint,
+    SeedSteps,
+    evaluate,
+    load_module,
+    publish,
+)
 from tests.helpers import relative
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -123,7 +131,7 @@ def test_an_interruption_in_validation_does_not_mistake_average_and_current(tmp_
             if trainer.current_epoch == 1:
                 raise KeyboardInterrupt
 
-    last_words = pl.callbacks.OnExceptionCheckpoint(tmp_path, "interrupted")
+    last_words = InterruptedCheckpoint(tmp_path)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         fit(tmp_path, epochs=3, callbacks=[Interrupt(), last_words])
     with pytest.raises((KeyboardInterrupt, SystemExit)):
@@ -149,10 +157,11 @@ def test_a_finished_run_that_is_resumed_ends_with_averaged_weights_too(tmp_path)
         torch.testing.assert_close(again.state_dict()[name], value, msg=name)
 
 
-def test_fewer_images_than_a_batch_are_still_trained_on():
+def test_fewer_images_than_a_batch_are_refused():
     data = FewDigits(batch_size=100)
     data.setup()
-    assert [len(labels) for _, labels in data.train_dataloader()] == [64]
+    with pytest.raises(ValueError, match="expected a batch_size of at most the 64 training samples, got 100"):
+        data.train_dataloader()
 
 
 def test_a_resumed_run_gives_the_metrics_of_an_unbroken_one(tmp_path):
