@@ -60,6 +60,17 @@ def require_positive(name: str, value: Any) -> float:
     return number
 
 
+def require_number(name: str, value: Any, *, above: float | None = None, least: float = 0, most: float | None = None) -> float:
+    """A number above `above`, or of at least `least`, and of at most `most`; a TypeError or ValueError for anything else."""
+    number = _real(value)
+    if number is None:
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not (number >= least if above is None else number > above) or not number <= (math.inf if most is None else most):
+        bounds = f"at least {least:g}" if above is None else f"above {above:g}"
+        raise ValueError(f"{name} must be {bounds}{'' if most is None else f' and at most {most:g}'}, got {value!r}")
+    return number
+
+
 def require_share(name: str, value: Any, *, most: bool = False) -> float:
     """A number in [0, 1), or with `most` in (0, 1]; a TypeError or ValueError for anything else."""
     number = _real(value)

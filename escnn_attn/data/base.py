@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
-from escnn_attn.data._checks import require_count
+from escnn_attn.arguments import require_integer
 
 
 class DataModule(pl.LightningDataModule, ABC):
@@ -32,9 +32,9 @@ class DataModule(pl.LightningDataModule, ABC):
 
     def __init__(self, batch_size: int = 64, seed: int = 0, num_workers: int = 0) -> None:
         super().__init__()
-        require_count("batch_size", batch_size)
-        require_count("seed", seed, 0)
-        require_count("num_workers", num_workers, 0)
+        require_integer("batch_size", batch_size)
+        require_integer("seed", seed, 0)
+        require_integer("num_workers", num_workers, 0)
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         self.datasets: dict[str, Dataset] = {}
 

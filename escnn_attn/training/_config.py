@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import OnExceptionCheckpoint
 
-from escnn_attn.data._checks import require_count
+from escnn_attn.arguments import require_integer
 from escnn_attn.training._memory import keep_freed_memory
 
 
@@ -20,12 +20,12 @@ def require_valid(config: DictConfig) -> None:
     """
     unlimited = config.epochs in (None, -1) and config.trainer.max_steps != -1
     if not unlimited:
-        require_count("epochs", config.epochs)
-    require_count("seed", config.seed, 0)
+        require_integer("epochs", config.epochs)
+    require_integer("seed", config.seed, 0)
     if config.threads is not None:
-        require_count("threads", config.threads)
+        require_integer("threads", config.threads)
     if config.angle_images is not None:
-        require_count("angle_images", config.angle_images, 0)
+        require_integer("angle_images", config.angle_images, 0)
     for key in ("compile", "resume", "test"):
         if not isinstance(config[key], bool):
             raise TypeError(f"expected {key} to be true or false, got {config[key]!r}")

@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from escnn_attn.analysis.comparison import pack
-from escnn_attn.data._checks import require_count, require_number
+from escnn_attn.arguments import require_integer, require_number
 from escnn_attn.models import SteerableTransformer
 from escnn_attn.models.config import Trust
 from escnn_attn.pretrained import read_config, resolve
@@ -55,7 +55,7 @@ class ImageClassifier(SupervisedModule):
         augmentation: Mapping[str, float] | None = None,
         test_sets: Sequence[str] = ("test",),
     ) -> None:
-        require_count("num_classes", num_classes, 2)
+        require_integer("num_classes", num_classes, 2)
         require_number("label_smoothing", label_smoothing, most=1)
         self.num_classes, self.label_smoothing = num_classes, label_smoothing
         self.augmentation = RandomDeformation(**augmentation) if augmentation else None

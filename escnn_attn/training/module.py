@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from typing_extensions import Self
 
+from escnn_attn.arguments import require_number
 from escnn_attn.models.config import Trust, build, by_name, imported
 from escnn_attn.training._checkpoint import read_checkpoint
-
-from escnn_attn.data._checks import require_number
 
 #: a built network, or its configuration with a `_target_` that Hydra instantiates
 Model = nn.Module | Mapping[str, Any]
