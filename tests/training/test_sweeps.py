@@ -35,7 +35,7 @@ def test_a_failed_run_leaves_the_others_their_table(tmp_path, monkeypatch, capfd
     fails = f"+callbacks.fails={{_target_: {__name__}.FailAtSeed, seed: 0, now: ${{seed}}}}"
     with pytest.raises(SystemExit) as ended:
         sweep(tmp_path, monkeypatch, "seed=0,1", fails)
-    assert str(ended.value) == "1 of 2 runs failed:\n  0_nbody_steerable: RuntimeError: of my own"
+    assert str(ended.value) == "runs that failed:\n  0_nbody_steerable: RuntimeError: of my own"
     assert "moved error" in capfd.readouterr().out
     results, failures = read_runs(tmp_path)
     assert [r["seed"] for r in results] == [1]
