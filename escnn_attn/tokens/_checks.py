@@ -1,7 +1,5 @@
 """Checks of a user's arguments."""
 
-from itertools import chain
-
 import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor, nn
@@ -26,10 +24,10 @@ def require_input(x: object, expected: FieldType, module: nn.Module) -> Geometri
 
 
 def require_dtype(x: Tensor, module: nn.Module) -> None:
-    """Raises a TypeError for features of another dtype than the parameters of a module; under autocast any will do."""
+    """Raises a TypeError for features of another dtype than the parameters of a module; under autocast any will do, and tables adapt."""
     if torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
         return
-    own = next((t.dtype for t in chain(module.parameters(), module.buffers()) if t.is_floating_point()), x.dtype)
+    own = next((t.dtype for t in module.parameters() if t.is_floating_point()), x.dtype)
     if x.dtype != own:
         name = type(module).__name__
         raise TypeError(f"expected features of {own}, the dtype of the {name}, got {x.dtype}: convert one of them by .to()")
