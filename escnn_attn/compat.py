@@ -167,23 +167,28 @@ def _expand(conv: Any) -> None:
     """Stores the filters of a convolution as constants, unless those of its weights are there already."""
     for name in _EXPANDED:
         conv._buffers.pop(name, None)
-    weights = _weights(conv)
-    counted = not any(part.is_inference() for part in weights)  # such tensors do not count their changes
-    state = [(id(part), part._version, part.dtype, part.device) for part in weights] if counted else None
-    stored = vars(conv).keys() & set(_EXPANDED)
-    if not stored or state is None or state != vars(conv).get("_expanded_from"):
-        with torch.inference_mode(False), torch.no_grad():
-            expanded, bias = conv.expand_parameters()
-        name = "matrix" if expanded.dim() == 2 else "filter"
-        vars(conv).update({name: expanded, "expanded_bias": bias, "_expanded_from": state})
+    weights, before = _weights(conv), vars(conv).get("_expanded_from", ())
+    kept = len(before) == len(weights) and not vars(conv).keys().isdisjoint(_EXPANDED)
+    # by their values: `.data.copy_` and the like leave no other trace
+    if kept and all(
+        a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in zip(before, weights, strict=True)
+    ):
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        expanded, bias = conv.expand_parameters()
+        copies = [part.detach().clone() for part in weights]
+    name = "matrix" if expanded.dim() == 2 else "filter"
+    vars(conv).update({name: expanded, "expanded_bias": bias, "_expanded_from": copies})
 
 
 def _expand_before(conv: Any, _inputs: object) -> None:
     if conv.training:
         return
-    if keepable() and not (torch.is_grad_enabled() and any(part.requires_grad for part in _weights(conv))):
+    weights = _weights(conv)
+    learning = torch.is_grad_enabled() and any(part.requires_grad for part in weights)
+    if keepable() and not learning and all(part.device.type == "cpu" for part in weights):
         _expand(conv)
-    else:  # as in training, where escnn expands in the call itself
+    else:  # as in training, where escnn expands in the call itself; a comparison would have to wait for a GPU
         conv.training = vars(conv)["_expands_itself"] = True
 
 
@@ -205,7 +210,6 @@ def _leave_out_filters(module: nn.Module, state: dict, prefix: str, _metadata: d
 
 def _ignore_filters(module: nn.Module, state: dict, prefix: str, *_: object) -> None:
     for conv in _convolutions(module):
-        vars(conv).pop("_expanded_from", None)
         for name in _EXPANDED:
             conv._buffers.pop(name, None)
     _leave_out_filters(module, state, prefix, {})

@@ -1,13 +1,11 @@
 """Callbacks: averaged weights, random draws that a resumed run repeats, and the end of a diverged training."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
-from torch import Tensor, nn
+from torch import Tensor
 
 from escnn_attn.training.module import metric_of
 
@@ -17,10 +15,6 @@ class AveragedWeights(WeightAveraging):
 
     After n steps the decay is the minimum of `decay` and (1 + n)/(10 + n), as in TensorFlow's `ExponentialMovingAverage`: the
     average at the end of a short training does not contain its first steps, which would not match the batch norm statistics.
-
-    Lightning's callback swaps parameters and buffers by position, in eval mode. escnn's convolutions have other buffers in
-    eval mode, computed from the weights when the mode changes; this callback swaps by name, in train mode, and restores the
-    mode afterwards.
 
     Args:
         decay: largest decay per step, in [0, 1).
@@ -47,53 +41,21 @@ class AveragedWeights(WeightAveraging):
                 f"expected precision 32-true, 64-true or {half}-mixed for averaged weights, got {trainer.precision}, in which "
                 f"the small changes of an average are rounded away: take {half}-mixed, or no AveragedWeights"
             )
-        pl_module.train()  # a new escnn convolution has its eval-mode buffers until the mode first changes
         super().setup(trainer, pl_module, stage)
         if self._average_model is not None:  # Lightning converts the module alone, and later
             trainer.precision_plugin.convert_module(self._average_model)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        # after a validation Lightning sets the flag of train mode alone, and escnn's eval-mode buffers remain
-        pl_module.train()
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Lightning does so at the end of training, but not if the loaded checkpoint is of a finished training
         self._copy_average_to_current(pl_module)
 
     def _swap_models(self, pl_module: pl.LightningModule) -> None:
-        with _train_mode(pl_module):
-            for average, current in self._pairs(pl_module):
-                swapped = average.clone()
-                average.copy_(current)
-                current.copy_(swapped)
+        super()._swap_models(pl_module)
         self._swapped = not self._swapped
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if self._swapped:  # interrupted during validation: the checkpoint written next must hold the weights in their places
             self._swap_models(pl_module)
-
-    def _copy_average_to_current(self, pl_module: pl.LightningModule) -> None:
-        with _train_mode(pl_module):
-            for average, current in self._pairs(pl_module):
-                current.copy_(average)
-
-    def _pairs(self, pl_module: pl.LightningModule) -> list[tuple[Tensor, Tensor]]:
-        assert self._average_model is not None
-        averages = self._average_model.module.state_dict()
-        return [(averages[name], value) for name, value in pl_module.state_dict().items()]
-
-
-@contextmanager
-def _train_mode(module: nn.Module) -> Iterator[None]:
-    """Disables gradients and sets train mode within the block, then restores the mode of the module."""
-    training = module.training
-    with torch.no_grad():
-        module.train()
-        yield
-        module.train(training)
 
 
 class SeedSteps(Callback):
