@@ -18,6 +18,7 @@ from torchmetrics import Metric
 from typing_extensions import Self
 
 from escnn_attn.arguments import require_number
+from escnn_attn.compat import change_of_mode, tend_filters
 from escnn_attn.models.config import Trust, build, by_name, imported
 from escnn_attn.training._checkpoint import read_checkpoint
 
@@ -73,6 +74,11 @@ class SupervisedModule(pl.LightningModule, ABC):
         self.metrics = nn.ModuleDict(
             {f"{s}/{self.metric}": self.new_metric() for s in ("train", "validation", *self.test_sets)}
         )
+        tend_filters(self)  # of networks made of escnn's modules alone, too
+
+    def train(self, mode: bool = True) -> Self:
+        with change_of_mode(self):
+            return super().train(mode)
 
     @abstractmethod
     def new_metric(self) -> Metric:

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import escnn.nn
 import pytest
 import pytorch_lightning as pl
 import torch
 
-from escnn_attn import SteerableTransformer
+from escnn_attn import SteerableTransformer, field_type, fourier_type, planar_gspace
 from escnn_attn.data import Digits
 from escnn_attn.training import (
     AveragedWeights,
@@ -213,3 +214,38 @@ def test_published_weights_give_the_same_results(tmp_path):
     assert found == expected
     with pytest.raises(ValueError, match=r"expected one of \[.*, or a folder with config.json"):
         SteerableTransformer.from_pretrained("nothing")
+
+
+class Convolutions(torch.nn.Module):
+    """A network of escnn's modules alone."""
+
+    def __init__(self):
+        super().__init__()
+        space = planar_gspace("C4")
+        self.in_type = field_type(space, scalars=1)
+        hidden = fourier_type(space, 2)
+        self.body = escnn.nn.SequentialModule(
+            escnn.nn.R2Conv(self.in_type, hidden, 5, stride=2), escnn.nn.ReLU(hidden), escnn.nn.GroupPooling(hidden)
+        )
+        self.readout = torch.nn.Linear(2, 10)
+
+    def forward(self, x):
+        return self.readout(self.body(self.in_type(x)).tensor.mean((2, 3)))
+
+
+def test_weights_of_a_network_of_escnns_modules_alone_are_averaged(tmp_path):
+    module, seen = ImageClassifier(Convolutions()), []
+
+    class Look(pl.Callback):
+        def on_validation_batch_end(self, trainer, pl_module, outputs, batch, *_):
+            fresh = Convolutions()
+            fresh.load_state_dict({k: v for k, v in pl_module.model.state_dict().items() if k in fresh.train().state_dict()})
+            seen.append(relative(pl_module(batch[0]), fresh.eval()(batch[0])))
+
+    trainer = pl.Trainer(
+        max_epochs=2, callbacks=[AveragedWeights(0.5), Look()], logger=False, accelerator="cpu", enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, FewDigits(batch_size=16))
+    assert len(seen) == 2
+    assert max(seen) < 1e-6
