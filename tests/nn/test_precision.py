@@ -34,7 +34,7 @@ from escnn_attn import (
 )
 from tests.helpers import POSITIONS, randomize, relative, small_model
 
-SO2, D4 = planar_gspace("SO2"), planar_gspace("D4")
+SO2, O2, D4 = planar_gspace("SO2"), planar_gspace("O2"), planar_gspace("D4")
 SPECTRAL, REGULAR = fourier_type(SO2, 4, 2), fourier_type(D4, 2)
 LAYERS: dict[str, Callable] = {
     "linear": lambda t: SteerableLinear(t, t),
@@ -131,3 +131,26 @@ def test_nothing_in_nothing_out(name, shape):
     x = torch.randn(shape[0], module.in_type.size, *shape[1:], requires_grad=True)
     module(module.in_type(x, torch.zeros(0, 2) if x.dim() == 2 else None)).tensor.sum().backward()
     assert x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_heads_in_half_precision_are_padded_to_multiples_of_eight(dtype, monkeypatch):
+    """Where kernels ask for it; the result is the same."""
+    t = fourier_type(O2, 5, 3)
+    module, x = randomize(SteerableSelfAttention(t, num_heads=1)), t(torch.randn(1, t.size, 9, 9))
+    widths, fused = set(), F.scaled_dot_product_attention
+
+    def recorded(q, k, v, **options):
+        widths.update(part.shape[-1] for part in (q, k, v))
+        return fused(q, k, v, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", recorded)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        expected = module(x).tensor
+        assert any(width % 8 for width in widths)
+        widths.clear()
+        monkeypatch.setattr("escnn_attn.functional.attention.ALIGNED_DEVICES", ("cpu",))
+        found = module(x).tensor
+        found.sum().backward()
+    assert all(width % 8 == 0 for width in widths) == (dtype == torch.bfloat16)
+    assert relative(found, expected) < (1e-2 if dtype == torch.bfloat16 else 1e-6)
