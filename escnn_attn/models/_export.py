@@ -1,4 +1,4 @@
-"""Networks of images on plain tensors, without escnn's types: torch exports and traces them."""
+"""Networks on plain tensors, without escnn's types: torch exports and traces them."""
 
 import copy
 
@@ -10,8 +10,9 @@ from escnn_attn.models.block import SteerableStack
 from escnn_attn.modes import plain_number
 from escnn_attn.nn._export import fixed_size, without_types
 from escnn_attn.nn.linear import SteerableLinear
+from escnn_attn.nn.modules import TokenModule
 from escnn_attn.nn.pooling import InvariantPooling
-from escnn_attn.tokens import Tokens, disc_factor, grid_of
+from escnn_attn.tokens import PaddedClouds, Tokens, disc_factor, grid_of
 
 
 def crop(images: Tensor) -> Tensor:
@@ -45,6 +46,28 @@ class ExportedNetwork(nn.Module):
         return self.readout(self.blocks(tokens))
 
 
+class ExportedPointNetwork(nn.Module):
+    """Copies of the parts of a network of points, on plain tensors of padded clouds.
+
+    Args:
+        stem: a layer on tokens.
+        blocks: on tokens.
+        readout: from tokens to a plain tensor.
+
+    Shape:
+        points (b, points, c), coords (b, points, 2) and mask (b, points), True where a point counts, to what `readout` makes.
+    """
+
+    def __init__(self, stem: TokenModule, blocks: SteerableStack, readout: nn.Module) -> None:
+        super().__init__()
+        parts = (without_types(copy.deepcopy(part)) for part in (stem, blocks, readout))
+        self.stem, self.blocks, self.readout = parts
+        self.eval()
+
+    def forward(self, x: Tensor, coords: Tensor, mask: Tensor) -> Tensor:
+        return self.readout(self.blocks(self.stem(Tokens.on(PaddedClouds(coords, mask), x, self.stem.in_layout))))
+
+
 class PlainPooling(nn.Module):
     """Invariants (b, c) of tokens."""
 
@@ -59,7 +82,7 @@ class PlainPooling(nn.Module):
 
 
 class PlainFields(nn.Module):
-    """Fields (b, c, height, width) of the tokens of a grid."""
+    """Fields (b, c, height, width) of the tokens of a grid, or (b, points, c) of padded clouds."""
 
     linear: SteerableLinear
 

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from escnn_attn.arguments import require_integer, require_items
 from escnn_attn.fields.types import Fields
-from escnn_attn.models._export import ExportedNetwork, PlainFields, PlainPooling, crop
+from escnn_attn.models._export import ExportedNetwork, crop
 from escnn_attn.models.network import BlockFactory, Body, FieldReadout, LogitReadout, SteerableNetwork, StemFactory, make_body
 from escnn_attn.models.stems import attends, convolution_stem
 from escnn_attn.testing import check_equivariance
@@ -88,6 +88,14 @@ class ImageNetwork(SteerableNetwork):
             f"({stride_of(self.windows)} in all): {', '.join(advice)}"
         )
 
+    def export(self) -> nn.Module:
+        """A copy in eval mode that maps plain images (b, c, height, width) to logits, or to fields (b, c', height', width').
+
+        For `torch.export`, `torch.onnx.export(…, dynamo=True)` and `torch.jit.trace`, of any batch and one height and width. It
+        holds no field types. Image sizes on which the stem's strides keep the center are the caller's to choose.
+        """
+        return ExportedNetwork(self.stem, self.blocks, self.plain_readout(), self.disc)
+
     def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
         """Checks quarter turns and flips of images; see `PlanarModule.check_equivariance`."""
         return check_equivariance(self, rtol, domain="grid")
@@ -149,14 +157,6 @@ class SteerableTransformer(LogitReadout, ImageNetwork):
         super().__init__(make_body(group, in_type, channels, max_frequency, depth, block, stem, checkpointing), image_size)
         self.make_readout(num_classes)
 
-    def export(self) -> nn.Module:
-        """A copy in eval mode that maps plain images (b, c, height, width) to logits and holds no field types.
-
-        For `torch.export`, `torch.onnx.export(…, dynamo=True)` and `torch.jit.trace`, of any batch and one height and width. Image
-        sizes on which the stem's strides keep the center are the caller's to choose.
-        """
-        return ExportedNetwork(self.stem, self.blocks, nn.Sequential(PlainPooling(self.pool), self.readout), self.disc)
-
 
 class SteerableFieldTransformer(FieldReadout, ImageNetwork):
     r"""A steerable transformer from images to fields at each token: stem, transformer blocks, and an equivariant linear map.
@@ -210,7 +210,3 @@ class SteerableFieldTransformer(FieldReadout, ImageNetwork):
     ) -> None:
         super().__init__(make_body(group, in_type, channels, max_frequency, depth, block, stem, checkpointing), image_size)
         self.make_readout(out_fields)
-
-    def export(self) -> nn.Module:
-        """A copy in eval mode that maps plain images to fields (b, c', height', width'); see `SteerableTransformer.export`."""
-        return ExportedNetwork(self.stem, self.blocks, PlainFields(self.readout), self.disc)

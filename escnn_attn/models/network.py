@@ -14,6 +14,7 @@ from escnn_attn.arguments import require_factory, require_instance, require_inte
 from escnn_attn.compat import change_of_mode, made_by_escnn, tend_filters
 from escnn_attn.fields import as_field_type, fourier_type, planar_gspace, require_planar
 from escnn_attn.fields.types import Fields
+from escnn_attn.models._export import PlainFields, PlainPooling
 from escnn_attn.models.block import SteerableStack
 from escnn_attn.models.config import Trust, build
 from escnn_attn.models.factories import steerable_block
@@ -115,6 +116,10 @@ class SteerableNetwork(EquivariantModule, TakesDomain):
         network.load_state_dict(read_weights(folder))
         return network.eval()
 
+    @abstractmethod
+    def plain_readout(self) -> nn.Module:
+        """The read-out, from tokens to a plain tensor."""
+
     def compile(self, **options: Any) -> None:
         """Compiles the transformer blocks (see `SteerableStack.compile`)."""
         self.blocks.compile(**options)
@@ -134,6 +139,9 @@ class LogitReadout(SteerableNetwork):
         self.readout = nn.Linear(self.pool.out_type.size, num_classes)
         space = self.pool.out_type.gspace
         self.out_type = FieldType(space, [space.trivial_repr] * num_classes)
+
+    def plain_readout(self) -> nn.Module:
+        return nn.Sequential(PlainPooling(self.pool), self.readout)
 
     @in_similar_sizes
     def forward(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tensor:
@@ -157,6 +165,9 @@ class FieldReadout(SteerableNetwork):
         token_type = self.blocks.out_type
         self.readout = SteerableLinear(token_type, as_field_type(token_type.gspace, out_fields, "out_fields"))
         self.out_type = self.readout.out_type
+
+    def plain_readout(self) -> nn.Module:
+        return PlainFields(self.readout)
 
     @in_similar_sizes
     def forward(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:

@@ -3,13 +3,14 @@
 from escnn.group import GroupElement
 from escnn.gspaces import GSpace
 from escnn.nn import GeometricTensor
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from escnn_attn.fields.types import Fields
+from escnn_attn.models._export import ExportedPointNetwork
 from escnn_attn.models.network import BlockFactory, Body, FieldReadout, LogitReadout, SteerableNetwork, StemFactory, make_body
 from escnn_attn.nn.linear import SteerableLinear
-from escnn_attn.nn.modules import TakesDomain
+from escnn_attn.nn.modules import TakesDomain, TokenModule
 from escnn_attn.testing import check_equivariance
 from escnn_attn.tokens import Clouds, DomainOptions, Tokens, domain_of, require_input
 from escnn_attn.tokens.windows import windows_of
@@ -32,6 +33,20 @@ class PointNetwork(SteerableNetwork):
         if not isinstance(domain, Clouds):
             raise TypeError(f"a {type(self).__name__} takes points with coords, not a grid: take a SteerableTransformer")
         return Tokens.on(domain, self.stem(x, **options).tensor, self.blocks.in_layout)
+
+    def export(self) -> nn.Module:
+        """A copy in eval mode on plain tensors, which torch exports for any batch and any number of points.
+
+        It maps points (b, points, c), coords (b, points, 2) and mask (b, points), True where a point counts, to logits
+        (b, num_classes), or to fields (b, points, c'). Rotary embeddings need a `max_distance`; of neighborhoods it takes `Disc`, by a
+        mask over all pairs.
+
+        Raises:
+            TypeError: if the stem is no layer on tokens.
+        """
+        if not isinstance(self.stem, TokenModule):
+            raise TypeError(f"expected a layer on tokens as stem, such as SteerableLinear, got a {type(self.stem).__name__}")
+        return ExportedPointNetwork(self.stem, self.blocks, self.plain_readout())
 
     def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
         """Checks random elements on a cloud; see `PlanarModule.check_equivariance`."""

@@ -2,7 +2,7 @@
 
 from escnn_attn.tokens._checks import require_dtype, require_input, require_tensor, require_type
 from escnn_attn.tokens._ragged import in_similar_sizes
-from escnn_attn.tokens.clouds import Clouds
+from escnn_attn.tokens.clouds import Clouds, PaddedClouds
 from escnn_attn.tokens.domain import (
     Domain,
     DomainOptions,

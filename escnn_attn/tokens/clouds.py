@@ -121,6 +121,33 @@ class Clouds(Domain):
         return self.pad(x[:, None])[:, 0]
 
 
+class PaddedClouds(Domain):
+    """Clouds that are padded already, each with the origin at its mean: for plain tensors, whose sizes a compiler may keep open.
+
+    Args:
+        coords: (b, points, 2).
+        mask: (b, points), True where a point counts.
+    """
+
+    def __init__(self, coords: Tensor, mask: Tensor) -> None:
+        positions, center = _centered(coords.to(position_dtype(coords.dtype)).masked_fill(~mask[..., None], 0), mask)
+        super().__init__(positions, coords.shape[0], mask)
+        self.center = center
+
+    def pad(self, x: Tensor) -> Tensor:
+        """(b, points, channels) to (b, channels, points)."""
+        return x.transpose(1, 2)
+
+    def unpad(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2)
+
+    def geometric(self, x: Tensor, field_type: FieldType) -> GeometricTensor:
+        assert self.mask is not None
+        assert self.center is not None
+        x, coords = self.unpad(x.masked_fill(~self.mask[:, None], 0)), self.positions + self.center
+        return GeometricTensor(x.flatten(0, 1), field_type, coords.flatten(0, 1))
+
+
 def _arrange(batch: Tensor, batch_size: int | None) -> tuple[int, int, Tensor]:
     """Number of clouds, size of the largest, and the number of each point among the padded places of all clouds."""
     counts = torch.bincount(batch, minlength=batch_size or 0)

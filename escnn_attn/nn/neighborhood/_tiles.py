@@ -1,5 +1,6 @@
 """Attention to discs on a grid, tile by tile."""
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -49,8 +50,8 @@ class WideDiscs(Discs):
     """Discs by a mask over all keys, a band of queries at a time."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
-        out, rows = [], q.shape[2] if plain_operations() else max(1, BAND // (q.shape[0] * k.shape[2]))
-        for part, x in zip(q.split(rows, dim=2), self.x_query.split(rows, dim=1), strict=True):
+        out, pairs = [], q.shape[0] * k.shape[2]
+        for part, x in zip(_bands(q, 2, pairs), _bands(self.x_query, 1, pairs), strict=True):
             keep, logits = (repeat_keys(term, copies) for term in (self._near(x), self.key_logits(bias, x)))
             out.append(attend(part, k, v, scale, keep, logits))
         return torch.cat(out, dim=2)
@@ -58,8 +59,7 @@ class WideDiscs(Discs):
     def reached(self) -> Tensor | None:
         if self.keep is None:
             return None
-        rows = self.x_query.shape[1] if plain_operations() else max(1, BAND // self.keep.numel())
-        return torch.cat([self._near(x).any(dim=-1)[:, 0] for x in self.x_query.split(rows, dim=1)], dim=1)
+        return torch.cat([self._near(x).any(dim=-1)[:, 0] for x in _bands(self.x_query, 1, self.keep.numel())], dim=1)
 
 
 class Tiles(Discs):
@@ -160,6 +160,11 @@ class Tiles(Discs):
         """Queries of tiles (b·tiles, h, side², w) as a band (b, h, y, x, w)."""
         names = "(b row column) h (y x) w -> b h (row y) (column x) w"
         return rearrange(x, names, b=batch, column=self.columns, y=self.side)
+
+
+def _bands(x: Tensor, dim: int, pairs: int) -> Sequence[Tensor]:
+    """Bands of queries, of `pairs` pairs with keys for each query; all at once for compilers, which keep sizes open."""
+    return [x] if plain_operations() else x.split(max(1, BAND // max(1, pairs)), dim=dim)
 
 
 def _stacked(squares: Tensor, copies: int = 1) -> Tensor:

@@ -9,9 +9,9 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from escnn_attn.arguments import require_integer, require_positive
-from escnn_attn.modes import recorded
+from escnn_attn.modes import readable, recorded
 from escnn_attn.nn.neighborhood._patterns import AllPairs, AttentionPattern, FixedPairs, Graph
-from escnn_attn.nn.neighborhood._tiles import disc_pattern
+from escnn_attn.nn.neighborhood._tiles import WideDiscs, disc_pattern
 from escnn_attn.tokens import Domain, Lattice, diameter, lattice_positions
 
 #: rounding allowed for, relative to a distance: tokens at just the radius are inside however the plane is turned
@@ -140,6 +140,8 @@ class Disc(Neighborhood):
 
     def pattern(self, query: Domain, key: Domain) -> AttentionPattern:
         reach = self.radius * (1 + MARGIN)
+        if not (readable(query.positions) and readable(key.positions)) and key.lattice is None:
+            return WideDiscs(query, key, reach)  # a graph would depend on numbers that cannot be read
         if not query.batch_size * key.num_tokens or diameter(query, key) <= reach:
             return AllPairs(query, key)
         if key.lattice is not None and query.lattice == key.lattice and not key.lattice.disc:
