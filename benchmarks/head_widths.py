@@ -30,11 +30,11 @@ class Options:
 def seconds(options: Options, width: int, dtype: torch.dtype, rounds: int = 20) -> float:
     """Median over rounds."""
     shape = (options.batch, options.heads, options.tokens, width)
-    operands = [torch.randn(shape, device=options.device, dtype=dtype, requires_grad=True) for _ in range(3)]
+    q, k, v = (torch.randn(shape, device=options.device, dtype=dtype, requires_grad=True) for _ in range(3))
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
-        F.scaled_dot_product_attention(*operands).sum().backward()
+        F.scaled_dot_product_attention(q, k, v).sum().backward()
         if options.device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)

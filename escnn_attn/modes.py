@@ -42,10 +42,16 @@ def readable(x: Tensor) -> bool:
 R = TypeVar("R")
 
 
+def constant_result(function: Callable[..., R]) -> Callable[..., R]:
+    """As `torch.compiler.assume_constant_result`, which would take seconds to import the compiler."""
+    function._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+    return function
+
+
 def fixed(function: Callable[..., R]) -> Callable[..., R]:
     """Lets compilers take the results of a function of plain numbers, which may be tensors, for constants, without a look inside."""
 
-    @torch.compiler.assume_constant_result
+    @constant_result
     def call(arguments: tuple) -> R:  # in one tuple, as named tuples alone would arrive empty
         return function(*arguments)
 

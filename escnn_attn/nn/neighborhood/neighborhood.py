@@ -9,7 +9,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from escnn_attn.arguments import require_integer, require_positive
-from escnn_attn.modes import readable, recorded
+from escnn_attn.modes import constant_result, readable, recorded
 from escnn_attn.nn.neighborhood._patterns import AllPairs, AttentionPattern, FixedPairs, Graph
 from escnn_attn.nn.neighborhood._tiles import WideDiscs, disc_pattern
 from escnn_attn.tokens import Domain, Lattice, diameter, lattice_positions
@@ -88,7 +88,7 @@ def _near_pairs(neighborhood: Neighborhood, lattices: tuple[Lattice, Lattice], d
     return query, key, neighborhood.pairs(query, key, 4 * torch.finfo(dtype).eps * float(extent))
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _near_mask(neighborhood: Neighborhood, lattices: tuple[Lattice, Lattice], dtype: torch.dtype) -> Tensor:
     """Which keys of a lattice are near which queries, bool (t, s)."""
     query, key, pairs = _near_pairs(neighborhood, lattices, dtype)
@@ -97,7 +97,7 @@ def _near_mask(neighborhood: Neighborhood, lattices: tuple[Lattice, Lattice], dt
     return torch.from_numpy(mask)
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _near_distance(neighborhood: Neighborhood, lattices: tuple[Lattice, Lattice], dtype: torch.dtype) -> float:
     """The largest distance of a near pair."""
     query, key, pairs = _near_pairs(neighborhood, lattices, dtype)
