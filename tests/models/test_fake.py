@@ -92,7 +92,7 @@ def on_a_pretended_gpu() -> None:
     backend.get_amp_supported_dtype = lambda: [torch.bfloat16]
     torchs._setup_privateuseone_for_python_backend("gpu", backend)
     for name, make in MODULES.items():
-        for training in (True, False):
+        for training in (True, False) if "network" in name else (True,):
             mode, module = FakeTensorMode(allow_non_fake_inputs=True), make().train(training)
             tensors = pretended(module, mode, "gpu:0")
             with mode:
@@ -126,7 +126,7 @@ def kept_tensors() -> Iterator[torch.Tensor]:
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # escnn hashes modules by their bases
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", ["block", "block of discs", "block with distances", "group attention", "network"])
 @pytest.mark.parametrize("first", ["fake", "meta", "inference", "vmap"])
 def test_nothing_pretended_is_kept(name, first):
     """Whatever came first, a fresh module on the same size of image computes and learns."""

@@ -42,6 +42,7 @@ def test_precision_and_steps_are_keys_of_the_trainer(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["accuracy_by_angle"]
 
 
+@pytest.mark.slow
 def test_two_processes_train_together(tmp_path):
     run("trainer.devices=2", f"hydra.run.dir={tmp_path}")
     results = json.loads((tmp_path / "results.json").read_text())
@@ -49,6 +50,7 @@ def test_two_processes_train_together(tmp_path):
     assert 0 <= results["test"]["rotated"] <= 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_a_checkpoint_to_resume_from(tmp_path):
     command = [sys.executable, "scripts/train.py", *SMALL, "epochs=500", "data.batch_size=100", f"hydra.run.dir={tmp_path}"]
     root = Path(__file__).parents[2]
@@ -80,6 +82,7 @@ def test_an_interrupted_run_leaves_a_checkpoint_to_resume_from(tmp_path):
     assert json.loads((tmp_path / "again" / "results.json").read_text())["minutes"] > 10  # both runs count
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(tmp_path):
     options = ("resume=true", f"hydra.run.dir={tmp_path}", "epochs=1", "test=false", "angle_images=0")
     run(*options)

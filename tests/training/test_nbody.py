@@ -44,6 +44,7 @@ def run(*overrides: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_commands_end_with_a_table_and_a_picture(shipped, tmp_path):
     # ++ because a sweep over experiments first composes without any, for digits
     few = [
