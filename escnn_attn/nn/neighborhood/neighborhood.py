@@ -109,7 +109,8 @@ class Disc(Neighborhood):
     """The tokens within a radius: a disc stencil on grids, a radius graph on clouds.
 
     On a grid, time and memory are linear in the pixels, on clouds in the edges of the graph. A disc that covers
-    everything is global attention.
+    everything is global attention. Positions are rounded, so the radius is a little wider on wide clouds: by about 5e-7 of
+    their diameter in float32.
 
     Args:
         radius: in the units of the positions (token spacings on a grid, those of `coords` on clouds); tokens at just the radius

@@ -34,7 +34,8 @@ class RotaryEmbedding(PositionEmbedding):
         num_heads: number of heads.
         wavelengths: shortest and longest $2\pi/|w|$, in the units of the positions (token spacings on a grid); one
             wavelength per rotated channel pair and head group, evenly spaced in logarithm.
-        max_distance: largest distance between two tokens; None takes that of the tokens at hand.
+        max_distance: largest distance between two tokens; None takes that of the tokens at hand, so that the result of a cloud
+            depends on the others of its batch, within the tolerance.
         tolerance: bound on the error of a logit under continuous rotations, relative to the norms of query and key; attention
             so sharp that its logits differ by tens amplifies it.
         rotary_fraction: fraction of channel pairs that is rotated, rounded up; the others cost their coefficients instead of
