@@ -59,8 +59,13 @@ def _parts(x: object, **options: Unpack[DomainOptions]) -> list[Part]:
     require_batch_size(options.get("batch_size"), len(batch))
     if options.get("edge_index") is not None or batch.shape != x.tensor.shape[:1] or not readable(batch):
         return []
-    if batch.dtype != torch.long or not batch.numel() or int(batch.min()) < 0 or int(batch.max()) > len(batch):
-        return []  # for the domain to refuse, or of many empty clouds
+    if batch.dtype != torch.long or not batch.numel():
+        return []
+    low, high = torch.stack(batch.aminmax()).tolist()
+    if low < 0 or high > len(batch):  # for the domain to refuse, or of many empty clouds
+        return []
+    if max(high + 1, options.get("batch_size") or 0) * len(batch) <= FEW_PLACES:
+        return []
     counts = torch.bincount(batch, minlength=options.get("batch_size") or 0)
     if len(counts) * int(counts.max()) <= max(FEW_PLACES, 2 * len(batch)):
         return []

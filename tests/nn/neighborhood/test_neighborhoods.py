@@ -20,6 +20,8 @@ from escnn_attn import (
     planar_gspace,
     steerable_block,
 )
+from escnn_attn.functional import edges as edge_functions
+from escnn_attn.nn.neighborhood import _patterns
 from escnn_attn.nn.neighborhood._patterns import AllPairs
 from escnn_attn.nn.neighborhood._tiles import Tiles, WideDiscs
 from escnn_attn.testing import random_elements, transform
@@ -256,3 +258,14 @@ def test_clouds_wait_for_the_device_once_a_call(neighborhood):
         counts.append(forward.count.total())
         assert backward.count.total() == 0
     assert counts[0] == counts[1] < 20
+
+
+def test_the_chunks_of_a_graph_are_found_once(monkeypatch):
+    """For all layers, forward and backward: finding them copies the edges to the host."""
+    found, original = [], edge_functions.chunks
+    for place in (edge_functions, _patterns):
+        monkeypatch.setattr(place, "chunks", lambda *arguments: found.append(1) or original(*arguments))
+    t = fourier_type(planar_gspace("SO2"), 2, 1)
+    stack = SteerableStack([steerable_block(t, num_heads=1, neighborhood=KNearest(8)) for _ in range(4)])
+    stack(t(torch.randn(3000, t.size), torch.randn(3000, 2))).tensor.sum().backward()
+    assert len(found) == 1
