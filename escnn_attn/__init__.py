@@ -14,9 +14,11 @@ from escnn_attn.models import (
     convolution_stem,
     group_block,
     lifting_stem,
+    patch_stem,
     steerable_block,
 )
 from escnn_attn.nn import (
+    AntialiasedPooling,
     BilinearFeedForward,
     ContextModule,
     Disc,
@@ -38,16 +40,19 @@ from escnn_attn.nn import (
     RadialBias,
     RotaryEmbedding,
     SequentialModule,
+    SteerableConvolution,
     SteerableCrossAttention,
     SteerableLinear,
     SteerableRMSNorm,
     SteerableSelfAttention,
     TokenModule,
+    Upsampling,
 )
 from escnn_attn.tokens import Clouds, Domain, Grid, Tokens
 
 
 __all__ = [
+    "AntialiasedPooling",
     "BilinearFeedForward",
     "Clouds",
     "ContextModule",
@@ -74,6 +79,7 @@ __all__ = [
     "RadialBias",
     "RotaryEmbedding",
     "SequentialModule",
+    "SteerableConvolution",
     "SteerableCrossAttention",
     "SteerableFieldTransformer",
     "SteerableLinear",
@@ -86,12 +92,14 @@ __all__ = [
     "SteerableTransformerBlock",
     "TokenModule",
     "Tokens",
+    "Upsampling",
     "__version__",
     "convolution_stem",
     "field_type",
     "fourier_type",
     "group_block",
     "lifting_stem",
+    "patch_stem",
     "planar_gspace",
     "pretrained",
     "steerable_block",

@@ -111,6 +111,13 @@ def require_items(name: str, value: Any, count: int | None = None) -> Sequence[A
     return items
 
 
+def require_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """The value, if it is one of the choices; a ValueError if not."""
+    if value not in choices:
+        raise ValueError(f"expected {name} to be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
 def require_flag(name: str, value: Any) -> bool:
     """A bool, and a TypeError for anything else."""
     if not isinstance(value, bool):

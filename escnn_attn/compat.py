@@ -1,6 +1,6 @@
 """Guards against known faults of escnn 1.0.11, applied once when `escnn_attn` is imported."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -123,15 +123,32 @@ def tend_filters(module: nn.Module) -> None:
     module.register_load_state_dict_pre_hook(_ignore_filters)
     module.register_state_dict_post_hook(_leave_out_filters)
     for conv in _convolutions(module):
-        for name, value in vars(conv.basisexpansion).items():
-            if name.startswith(("in_indices_", "out_indices_")):  # lists of tensors, which compilers cannot read numbers from
-                setattr(conv.basisexpansion, name, [int(index) for index in value])
+        plain_indices(conv.basisexpansion)
         for name in _EXPANDED:  # which a new convolution has in either mode
             conv._buffers.pop(name, None)
         if _expand_before not in conv._forward_pre_hooks.values():
             conv.register_forward_pre_hook(_expand_before)
             conv.register_forward_hook(_restore_after, always_call=True)
     _settle(module)
+
+
+def plain_indices(expansion: T) -> T:
+    """A basis expansion of escnn with indices as numbers: its lists of tensors are nothing that compilers can read numbers from."""
+    for name, value in vars(expansion).items():
+        if name.startswith(("in_indices_", "out_indices_")):
+            setattr(expansion, name, [int(index) for index in value])
+    return expansion
+
+
+def kept_filter(conv: Any, key: Hashable, make: Callable[[], Shared]) -> Shared:
+    """What `make` expands from the weights of a convolution; in eval mode kept, where no gradients are asked for, until they change."""
+    if conv.training or not _keeps(conv):
+        return make()
+    kept, weights = vars(conv).setdefault("_kept", {}), _weights(conv)
+    if key not in kept or not _unchanged(kept[key][0], weights):
+        with torch.inference_mode(False), torch.no_grad():
+            kept[key] = [part.detach().clone() for part in weights], make()
+    return kept[key][1]
 
 
 @contextmanager
@@ -156,7 +173,8 @@ _EXPANDED = ("filter", "matrix", "expanded_bias")
 
 
 def _convolutions(module: nn.Module) -> Iterator[Any]:
-    return (child for child in module.modules() if hasattr(child, "basisexpansion"))
+    """Those of escnn that expand their filters on a change of the mode."""
+    return (child for child in module.modules() if hasattr(child, "basisexpansion") and not hasattr(child, "centered"))
 
 
 def _weights(conv: Any) -> list[Tensor]:
@@ -169,10 +187,7 @@ def _expand(conv: Any) -> None:
         conv._buffers.pop(name, None)
     weights, before = _weights(conv), vars(conv).get("_expanded_from", ())
     kept = len(before) == len(weights) and not vars(conv).keys().isdisjoint(_EXPANDED)
-    # by their values: `.data.copy_` and the like leave no other trace
-    if kept and all(
-        a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in zip(before, weights, strict=True)
-    ):
+    if kept and _unchanged(before, weights):
         return
     with torch.inference_mode(False), torch.no_grad():
         expanded, bias = conv.expand_parameters()
@@ -181,14 +196,24 @@ def _expand(conv: Any) -> None:
     vars(conv).update({name: expanded, "expanded_bias": bias, "_expanded_from": copies})
 
 
+def _unchanged(before: Sequence[Tensor], weights: Sequence[Tensor]) -> bool:
+    """By their values: `.data.copy_` and the like leave no other trace."""
+    return all(a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in zip(before, weights, strict=True))
+
+
+def _keeps(conv: Any) -> bool:
+    """Whether expanded weights may be kept in eval mode: no gradient goes to them, and a comparison does not have to wait for a GPU."""
+    weights = _weights(conv)
+    learning = torch.is_grad_enabled() and any(part.requires_grad for part in weights)
+    return keepable() and not learning and all(part.device.type == "cpu" for part in weights)
+
+
 def _expand_before(conv: Any, _inputs: object) -> None:
     if conv.training:
         return
-    weights = _weights(conv)
-    learning = torch.is_grad_enabled() and any(part.requires_grad for part in weights)
-    if keepable() and not learning and all(part.device.type == "cpu" for part in weights):
+    if _keeps(conv):
         _expand(conv)
-    else:  # as in training, where escnn expands in the call itself; a comparison would have to wait for a GPU
+    else:  # as in training, where escnn expands in the call itself
         conv.training = vars(conv)["_expands_itself"] = True
 
 

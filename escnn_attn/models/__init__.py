@@ -6,4 +6,4 @@ from escnn_attn.models.config import build
 from escnn_attn.models.factories import group_block, steerable_block
 from escnn_attn.models.image import SteerableFieldTransformer, SteerableTransformer
 from escnn_attn.models.point import SteerablePointClassifier, SteerablePointTransformer
-from escnn_attn.models.stems import convolution_stem, lifting_stem
+from escnn_attn.models.stems import convolution_stem, lifting_stem, patch_stem

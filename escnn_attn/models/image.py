@@ -15,7 +15,7 @@ from escnn_attn.models.network import BlockFactory, Body, FieldReadout, LogitRea
 from escnn_attn.models.stems import attends, convolution_stem
 from escnn_attn.testing import check_equivariance
 from escnn_attn.tokens import DomainOptions, Grid, Tokens, domain_of, grid_of, require_input
-from escnn_attn.tokens.windows import fitting_side, keeps_center, remedies, stride_of, windows_of
+from escnn_attn.tokens.windows import fitting_side, keeps_center, near_tokens, remedies, stride_of, windows_of
 
 
 class ImageNetwork(SteerableNetwork):
@@ -58,17 +58,16 @@ class ImageNetwork(SteerableNetwork):
         return Tokens.on(grid.disc() if self.disc else grid, made, self.blocks.in_layout)
 
     def _at_tokens(self, of_pixels: Tensor | None, pixels: Grid, tokens: Tensor) -> Tensor | None:
-        """Mask or weights (b, t) of pixels at the tokens of the stem, (b, height, width), each on a pixel from the first on."""
+        """Mask or weights (b, t) of pixels at the tokens of the stem, (b, height, width), on a pixel or between them."""
         if of_pixels is None:
             return None
-        step = stride_of(self.windows)
-        at_tokens = pixels.unpad(of_pixels[:, None])[:, 0, ::step, ::step]
-        if at_tokens.shape[1:] != tokens.shape[2:]:
+        step, sides = stride_of(self.windows), (pixels.height, pixels.width)
+        if any((tokens_side - 1) * step >= side for tokens_side, side in zip(tokens.shape[2:], sides, strict=True)):
             raise ValueError(
                 f"the stem makes {tokens.shape[2]} × {tokens.shape[3]} tokens of {pixels.height} × {pixels.width} pixels, not one "
                 f"at every {step}: masks and weights are not defined for it"
             )
-        return at_tokens
+        return near_tokens(pixels.unpad(of_pixels[:, None])[:, 0], tuple(tokens.shape[2:]), step)
 
     def _require_centered(self, *sides: int) -> None:
         """Raises a ValueError where the stem's strides would move the rotation center off the coarser grid."""

@@ -1,6 +1,5 @@
 """From images to tokens, with the steerable convolutions of escnn."""
 
-import copy
 from collections.abc import Callable, Sequence
 
 import escnn.nn
@@ -10,9 +9,11 @@ from torch import nn
 from escnn_attn.arguments import require_factory, require_integer, require_items
 from escnn_attn.fields import field_type, require_planar
 from escnn_attn.nn.attention import LiftingSelfAttention, RegularSelfAttention, SteerableAttention
+from escnn_attn.nn.convolution import SteerableConvolution
 from escnn_attn.nn.neighborhood import Neighborhood
 from escnn_attn.nn.nonlinearity import FourierGELU
 from escnn_attn.nn.norm import SteerableRMSNorm
+from escnn_attn.nn.resampling import AntialiasedPooling
 from escnn_attn.nn.sequential import SequentialModule
 
 
@@ -24,19 +25,20 @@ def convolution_stem(
     strides: Sequence[int] = (2, 2),
     hidden_channels: int | None = None,
     norm: Callable[[FieldType], EquivariantModule] = SteerableRMSNorm,
+    padding_mode: str = "zeros",
 ) -> SequentialModule:
-    """Steerable convolutions of escnn from an image to a coarser grid of Fourier fields.
+    """Steerable convolutions from an image of any size to a coarser grid of Fourier fields.
 
-    Each convolution but the last is followed by a norm and a GELU on samples of the group (an ELU, for finite groups). A stride
-    keeps the rotation center if it divides the side of the image minus 1, as in 29 to 15 to 8.
+    Each convolution but the last is followed by a norm and a GELU on samples of the group (an ELU, for finite groups).
 
     Args:
         in_type: type of the image.
         out_type: type of the tokens, copies of one representation.
-        kernel_sizes: one odd number per convolution.
+        kernel_sizes: one odd number per convolution (see `SteerableConvolution`).
         strides: one number per convolution.
         hidden_channels: fields between the convolutions; by default half the number in `out_type`.
         norm: makes the norm of a type between them, such as `escnn.nn.IIDBatchNorm2d`.
+        padding_mode: `"zeros"`, or `"circular"` for periodic images.
 
     Raises:
         TypeError: if a type is not on the plane, or a number no integer.
@@ -46,8 +48,8 @@ def convolution_stem(
         >>> from escnn_attn import convolution_stem, field_type, fourier_type, planar_gspace
         >>> so2 = planar_gspace("SO2")
         >>> stem = convolution_stem(field_type(so2, scalars=1), fourier_type(so2, 4, 2))
-        >>> stem.evaluate_output_shape((1, 1, 29, 29))
-        (1, 20, 8, 8)
+        >>> stem.evaluate_output_shape((1, 1, 29, 29)), stem.evaluate_output_shape((1, 1, 28, 30))
+        ((1, 20, 8, 8), (1, 20, 7, 8))
     """
     steps = [require_integer("strides", stride) for stride in require_items("strides", strides)]
     sizes = [require_integer("kernel_sizes", size) for size in require_items("kernel_sizes", kernel_sizes)]
@@ -61,10 +63,37 @@ def convolution_stem(
     for index, (size, stride) in enumerate(zip(sizes, steps, strict=True)):
         if index:
             layers += [norm(hidden), _pointwise(hidden)]
-        convolution = escnn.nn.R2Conv(types[index], types[index + 1], size, stride=stride, padding=size // 2)
-        # escnn shares kernel bases between all convolutions of the process: .double() on one network would break others
-        layers.append(copy.deepcopy(convolution))
+        layers.append(SteerableConvolution(types[index], types[index + 1], size, stride=stride, padding_mode=padding_mode))
     return SequentialModule(*layers)
+
+
+def patch_stem(
+    in_type: FieldType, out_type: FieldType, *, patch_size: int = 4, kernel_size: int | None = None, padding_mode: str = "zeros"
+) -> SequentialModule:
+    """One strided convolution from an image of any size to the tokens of patches, which overlap by default.
+
+    Patches of a vision transformer do not overlap; kernels that end abruptly know the directions of the pixels.
+
+    Args:
+        in_type: type of the image.
+        out_type: type of the tokens.
+        patch_size: pixels from token to token.
+        kernel_size: of the convolution, odd; by default about three patches.
+        padding_mode: `"zeros"`, or `"circular"` for periodic images.
+
+    Raises:
+        TypeError: if a type is not on the plane, or a number no integer.
+        ValueError: if a number is not positive, or the kernel size is not odd, or less than the patch.
+
+    Examples:
+        >>> from escnn_attn import field_type, fourier_type, patch_stem, planar_gspace
+        >>> so2 = planar_gspace("SO2")
+        >>> patch_stem(field_type(so2, scalars=3), fourier_type(so2, 4, 2)).evaluate_output_shape((1, 3, 224, 225))
+        (1, 20, 56, 57)
+    """
+    stride = require_integer("patch_size", patch_size)
+    size = 3 * stride - 1 + stride % 2 if kernel_size is None else kernel_size
+    return SequentialModule(SteerableConvolution(in_type, out_type, size, stride=stride, padding_mode=padding_mode))
 
 
 def lifting_stem(
@@ -105,11 +134,11 @@ def lifting_stem(
     _require_ends(in_type, out_type, norm)
     scalars = field_type(out_type.gspace, scalars=require_integer("hidden_channels", hidden_channels))
     return SequentialModule(
-        copy.deepcopy(escnn.nn.R2Conv(in_type, scalars, kernel_size, stride=2, padding=kernel_size // 2)),
+        SteerableConvolution(in_type, scalars, kernel_size, stride=2),
         norm(scalars),
         escnn.nn.ELU(scalars),
         LiftingSelfAttention(scalars, out_type, num_heads=num_heads, neighborhood=neighborhood),
-        escnn.nn.PointwiseAvgPoolAntialiased(out_type, sigma=0.66, stride=2),
+        AntialiasedPooling(out_type, stride=2),
     )
 
 

@@ -2,6 +2,7 @@
 
 from escnn_attn.nn.attention import GroupSelfAttention, LiftingSelfAttention, SteerableCrossAttention, SteerableSelfAttention
 from escnn_attn.nn.context import ContextModule
+from escnn_attn.nn.convolution import SteerableConvolution
 from escnn_attn.nn.feedforward import BilinearFeedForward, FourierFeedForward, GatedFeedForward
 from escnn_attn.nn.linear import SteerableLinear
 from escnn_attn.nn.modules import PlanarModule, TokenModule
@@ -18,4 +19,5 @@ from escnn_attn.nn.position import (
     RadialBias,
     RotaryEmbedding,
 )
+from escnn_attn.nn.resampling import AntialiasedPooling, Upsampling
 from escnn_attn.nn.sequential import SequentialModule

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 class Window(NamedTuple):
-    """Extent, padding and stride of a convolution or pooling, in pixels.
+    """Extent, padding and stride of a convolution or pooling, in pixels; padding None for as much as keeps the center.
 
     Examples:
         >>> Window(extent=9, padding=4, stride=2).rest(29), Window(extent=9, padding=4, stride=2).rest(28)
@@ -18,23 +19,30 @@ class Window(NamedTuple):
     """
 
     extent: int
-    padding: int
+    padding: int | None
     stride: int
 
     def rest(self, side: int) -> int:
         """Pixels of an image side that the windows leave at its far end: the rotation center moves by half of them."""
-        return (side + 2 * self.padding - self.extent) % self.stride
+        return 0 if self.padding is None else (side + 2 * self.padding - self.extent) % self.stride
 
     def output(self, side: int) -> int:
         """Number of windows on a side; below 1 where the side is too small for one."""
+        if self.padding is None:
+            return -(-side // self.stride)
         return (side + 2 * self.padding - self.extent) // self.stride + 1
 
     def remedies(self, side: int) -> str:
         """What would keep the rotation center of a side that loses it."""
+        assert self.padding is not None
         rest, missing = self.rest(side), self.stride - self.rest(side)
-        ways = [f"a kernel of {self.extent + rest} instead of {self.extent}", f"a stride of 1 instead of {self.stride}"]
+        ways = [
+            "a SteerableConvolution",
+            f"a kernel of {self.extent + rest} instead of {self.extent}",
+            f"a stride of 1 instead of {self.stride}",
+        ]
         if missing % 2 == 0:
-            ways.insert(1, f"a padding of {self.padding + missing // 2} instead of {self.padding}")
+            ways.insert(2, f"a padding of {self.padding + missing // 2} instead of {self.padding}")
         return f"{', '.join(ways)} ({side} + 2·{self.padding} − {self.extent} must be a multiple of the stride)"
 
 
@@ -61,7 +69,8 @@ def windows_of(module: nn.Module) -> list[Window]:
         if isinstance(part, Windowed) and not hasattr(part, "output_padding"):  # transposed convolutions keep the center
             dilation = (_first(part.dilation) if isinstance(part, Dilated) and part.dilation else None) or 1
             extent = dilation * (_first(part.kernel_size) - 1) + 1
-            found.append(Window(extent, _first(part.padding), _first(part.stride)))
+            padding = None if hasattr(part, "centered") else _first(part.padding)
+            found.append(Window(extent, padding, _first(part.stride)))
     return found
 
 
@@ -102,6 +111,18 @@ def fitting_side(windows: Sequence[Window], least: int) -> int | None:
     """The smallest side, at least `least`, of images that keep their rotation center; None if none is near."""
     sides = range(least, least + 2 * stride_of(windows) + 64)
     return next((side for side in sides if keeps_center(windows, side)), None)
+
+
+def near_tokens(of_pixels: Tensor, tokens: tuple[int, int], stride: int) -> Tensor:
+    """Weights or a mask (b, height, width) of pixels at tokens, whose centers are `stride` pixels apart, about the same center.
+
+    A token on a pixel takes its value; one between pixels the mean weight of the nearest, and counts if one of them does.
+    """
+    values = of_pixels.to(torch.float32) if of_pixels.dtype == torch.bool else of_pixels
+    for axis, count in zip((1, 2), tokens, strict=True):
+        twice = values.shape[axis] - 1 + stride * (2 * torch.arange(count, device=values.device) - count + 1)
+        values = (values.index_select(axis, twice // 2) + values.index_select(axis, (twice + 1) // 2)) / 2
+    return values > 0 if of_pixels.dtype == torch.bool else values
 
 
 @lru_cache(maxsize=1024)

@@ -71,15 +71,6 @@ def test_double_on_one_model_leaves_others_alone():
     assert small_model("SO2")(torch.randn(1, 1, 29, 29)).dtype == torch.float32
 
 
-@pytest.mark.parametrize("side", [27, 28, 31, 64])
-def test_images_that_would_lose_their_rotation_center_are_refused(side):
-    fitting = {27: 29, 28: 29, 31: 33, 64: 65}[side]
-    with pytest.raises(ValueError, match=f"resample them to {fitting} × {fitting}"):
-        small_model("C4")(torch.randn(1, 1, side, side))
-    assert worst(equivariance_error(small_model("C4"), size=fitting)) < 1e-5
-    small_model("trivial")(torch.randn(1, 1, side, side))
-
-
 @pytest.mark.parametrize(("kernel_size", "padding", "fitting"), [(4, 0, 32), (3, 0, 31), (6, 1, 32), (9, 4, 29)])
 def test_the_center_is_that_of_the_windows_of_any_stem(kernel_size, padding, fitting, monkeypatch):
     """Windows of 4 by 4 without padding divide sides of 4 n, of 3 by 3 those of 4 n + 3, and so on."""

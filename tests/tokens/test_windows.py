@@ -9,7 +9,7 @@ import torch
 
 from escnn_attn import SequentialModule, SteerableTransformer, convolution_stem, field_type, fourier_type, planar_gspace
 from escnn_attn.testing import equivariance_error
-from escnn_attn.tokens.windows import fitting_side, keeps_center, warn_off_center, windows_of
+from escnn_attn.tokens.windows import fitting_side, keeps_center, near_tokens, warn_off_center, windows_of
 from tests.helpers import worst
 
 IMAGE = field_type(planar_gspace("C4"), scalars=1)
@@ -64,11 +64,15 @@ def test_other_windows_keep_it(other):
     assert worst(equivariance_error(chain, size=28)) < 1e-4
 
 
-def test_stems_and_poolings_warn_and_the_trivial_group_does_not():
-    assert "R2Conv moves" in warnings_of(convolution_stem(IMAGE, HIDDEN), 28, 28)[0]
+def test_convolutions_and_poolings_of_escnn_warn_and_those_of_stems_and_the_trivial_group_do_not():
+    def strided(in_type, out_type):
+        return SequentialModule(escnn.nn.R2Conv(in_type, out_type, 5, stride=2, padding=2))
+
+    assert "R2Conv moves" in warnings_of(strided(IMAGE, HIDDEN), 28, 28)[0]
     assert "PointwiseMaxPool2D moves" in warnings_of(SequentialModule(escnn.nn.PointwiseMaxPool(HIDDEN, 2)), 8, 9)[0]
     plain = planar_gspace("trivial")
-    assert warnings_of(convolution_stem(field_type(plain, scalars=1), fourier_type(plain, 2)), 28, 28) == []
+    assert warnings_of(strided(field_type(plain, scalars=1), fourier_type(plain, 2)), 28, 28) == []
+    assert warnings_of(convolution_stem(IMAGE, HIDDEN), 28, 28) == []
 
 
 def test_a_padding_is_advised_where_it_helps():
@@ -85,13 +89,23 @@ def test_transposed_convolutions_keep_the_center():
 
 
 def test_networks_say_what_keeps_it():
-    network = SteerableTransformer("C4", channels=2, depth=1)
     with pytest.raises(
-        ValueError, match=r"resample them to 29 × 29 .* or take a stem with a kernel of 10 instead of 9, a stride of 1"
+        ValueError, match=r"resample them to 29 × 29 .* or take a stem with a SteerableConvolution, a kernel of 10 instead of 9, a"
     ):
-        network(torch.randn(1, 1, 28, 28))
+        SteerableTransformer("C4", stem=partial(two_windows, sizes=(9, 5)))(torch.randn(1, 1, 28, 28))
     with pytest.raises(ValueError, match=r"\(15 \+ 2·2 − 6 must be a multiple of the stride\)"):
         SteerableTransformer("C4", stem=partial(two_windows, sizes=(9, 6)))(torch.randn(1, 1, 29, 29))
+
+
+@pytest.mark.parametrize("side", [6, 7])
+def test_a_token_between_pixels_takes_their_mean_and_counts_if_one_of_them_does(side):
+    pixels = torch.rand(1, side, side)
+    near = near_tokens(pixels, (-(-side // 2),) * 2, stride=2)
+    naive = pixels[:, ::2, ::2] if side % 2 else torch.nn.functional.avg_pool2d(pixels, 2)
+    assert torch.allclose(near, naive)
+    mask = pixels > 0.7
+    counts = mask[:, ::2, ::2] if side % 2 else torch.nn.functional.max_pool2d(mask.float(), 2) > 0
+    assert torch.equal(near_tokens(mask, tuple(near.shape[1:]), stride=2), counts)
 
 
 def two_windows(in_type, out_type, sizes):

@@ -1,0 +1,150 @@
+"""Fields on coarser and on finer grids about the same center, whatever the side."""
+
+from functools import lru_cache
+
+import numpy as np
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor
+
+from escnn_attn.arguments import require_choice, require_integer, require_positive
+from escnn_attn.fields import ExactBuffer
+from escnn_attn.nn.convolution import PADDING_MODES, convolve, kernel_number
+from escnn_attn.nn.modules import PlanarModule
+from escnn_attn.tokens import Lattice, constants, lattice_positions, require_input
+
+
+class AntialiasedPooling(PlanarModule):
+    r"""Gaussian means at a stride, which keep the rotation center of images of every side.
+
+    As `escnn.nn.PointwiseAvgPoolAntialiased`, but for even sides too (see `SteerableConvolution`).
+
+    Args:
+        in_type: any field type on the plane.
+        stride: pixels from token to token.
+        sigma: standard deviation of the Gaussian, in pixels.
+
+    Shape:
+        (b, c, height, width) to (b, c, ⌈height / stride⌉, ⌈width / stride⌉).
+
+    Raises:
+        TypeError: if the type is not one on the plane, or a number is none.
+        ValueError: if a number is not positive.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import AntialiasedPooling, field_type, planar_gspace
+        >>> pool = AntialiasedPooling(field_type(planar_gspace("O2"), vectors=1), stride=2)
+        >>> pool(pool.in_type(torch.ones(1, 2, 28, 29))).shape
+        torch.Size([1, 2, 14, 15])
+    """
+
+    #: for `tokens.windows`: padding follows from the side
+    centered = True
+
+    def __init__(self, in_type: FieldType, stride: int = 2, sigma: float = 0.66) -> None:
+        super().__init__(in_type, in_type)
+        self.stride, self.sigma = require_integer("stride", stride), require_positive("sigma", sigma)
+        self.kernel_size = max(2 * round(3 * self.sigma) + 1, 2 * (self.stride // 2) + 1)
+        self.padding = self.kernel_size // 2
+        shapes = [(self.kernel_size + high, self.kernel_size + wide) for high in (0, 1) for wide in (0, 1)]
+        for number, shape in enumerate(shapes):
+            self.add_module(f"kernel_{number}", ExactBuffer(_gaussian(*shape, self.sigma)))
+
+    def forward(self, x: GeometricTensor) -> GeometricTensor:
+        return GeometricTensor(self.forward_grid(require_input(x, self.in_type, self).tensor), self.out_type)
+
+    def forward_grid(self, x: Tensor) -> Tensor:
+        """The means of plain tensors (b, c, height, width), without any type."""
+        kernel = self.get_submodule(f"kernel_{kernel_number(x, self.stride)}").like(x)
+        channels = x.shape[1]
+        return convolve(x, kernel.expand(channels, 1, -1, -1), None, self.stride, "zeros", groups=channels)
+
+    def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        batch, channels, *sides = super().evaluate_output_shape(input_shape)
+        return (batch, channels, *(-(-side // self.stride) for side in sides))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, stride={self.stride}, sigma={self.sigma}"
+
+
+class Upsampling(PlanarModule):
+    r"""Fields at the pixels of a finer grid about the same center, by cubic interpolation (Keys, 1981).
+
+    The inverse of the grids of `SteerableConvolution`: its tokens are `scale` pixels apart, and the finer grid may have any size. As
+    `escnn.nn.R2Upsampling`, but that stretches tokens to the sides of the finer grid, which turns them about another center or scales
+    them by another factor than the stride.
+
+    Args:
+        in_type: any field type on the plane.
+        scale: pixels from token to token.
+        padding_mode: `"zeros"`, for values that go on as they are at the border, or `"circular"` for periodic images.
+
+    Shape:
+        (b, c, height, width) to (b, c, scale · height, scale · width), or to the size that is asked for.
+
+    Raises:
+        TypeError: if the type is not one on the plane, or a number no integer.
+        ValueError: if a number is not positive.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import Upsampling, field_type, planar_gspace
+        >>> up = Upsampling(field_type(planar_gspace("O2"), vectors=1), scale=2)
+        >>> up(up.in_type(torch.ones(1, 2, 15, 15)), size=(29, 30)).shape
+        torch.Size([1, 2, 29, 30])
+    """
+
+    def __init__(self, in_type: FieldType, scale: int, padding_mode: str = "zeros") -> None:
+        super().__init__(in_type, in_type)
+        self.scale = require_integer("scale", scale)
+        self.padding_mode = require_choice("padding_mode", padding_mode, PADDING_MODES)
+
+    def forward(self, x: GeometricTensor, size: tuple[int, int] | None = None) -> GeometricTensor:
+        """Upsamples to a size (height, width); None for `scale` times that of `x`."""
+        return GeometricTensor(self.forward_grid(require_input(x, self.in_type, self).tensor, size), self.out_type)
+
+    def forward_grid(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """The interpolation of plain tensors (b, c, height, width), without any type."""
+        tokens = x.shape[2:]
+        height, width = (self.scale * side for side in tokens) if size is None else size
+        rows, columns = (
+            interpolation_matrix(pixels, side, self.scale, self.padding_mode == "circular", dtype=x.dtype, device=x.device)
+            for pixels, side in zip((height, width), tokens, strict=True)
+        )
+        return rows @ x @ columns.mT
+
+    def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        batch, channels, *sides = super().evaluate_output_shape(input_shape)
+        return (batch, channels, *(self.scale * side for side in sides))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, scale={self.scale}"
+
+
+def _gaussian(rows: int, columns: int, sigma: float) -> np.ndarray:
+    squared = np.square(lattice_positions(Lattice(rows, columns))).sum(axis=1)
+    weights = np.exp(-squared / (2 * sigma**2)).reshape(1, 1, rows, columns)
+    return weights / weights.sum()
+
+
+@lru_cache(maxsize=64)
+def _interpolation(pixels: int, tokens: int, scale: int, periodic: bool) -> np.ndarray:
+    """Weights (pixels, tokens) of cubic interpolation at pixels, between tokens that are `scale` pixels apart."""
+    at = (np.arange(pixels) - (pixels - 1) / 2) / scale + (tokens - 1) / 2
+    weights = np.zeros((pixels, tokens))
+    for offset in (-1, 0, 1, 2):
+        token = np.floor(at).astype(int) + offset
+        share = _cubic(np.abs(at - token))
+        token = token % tokens if periodic else token.clip(0, tokens - 1)
+        np.add.at(weights, (np.arange(pixels), token), share)
+    return weights
+
+
+def _cubic(distance: np.ndarray) -> np.ndarray:
+    """The kernel of cubic convolution with a = −1/2."""
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+
+
+interpolation_matrix = constants(_interpolation)
