@@ -5,6 +5,9 @@ from escnn_attn import pretrained, testing
 from escnn_attn._version import __version__
 from escnn_attn.fields import Irreps, IsotypicLayout, field_type, fourier_type, planar_gspace
 from escnn_attn.models import (
+    Stage,
+    SteerableBackbone,
+    SteerableDenseTransformer,
     SteerableFieldTransformer,
     SteerablePointClassifier,
     SteerablePointTransformer,
@@ -33,6 +36,7 @@ from escnn_attn.nn import (
     LiftingSelfAttention,
     Neighborhood,
     NoPosition,
+    PatchMerging,
     PlanarModule,
     PoolingModule,
     PositionEmbedding,
@@ -72,6 +76,7 @@ __all__ = [
     "LiftingSelfAttention",
     "Neighborhood",
     "NoPosition",
+    "PatchMerging",
     "PlanarModule",
     "PoolingModule",
     "PositionEmbedding",
@@ -79,8 +84,11 @@ __all__ = [
     "RadialBias",
     "RotaryEmbedding",
     "SequentialModule",
+    "Stage",
+    "SteerableBackbone",
     "SteerableConvolution",
     "SteerableCrossAttention",
+    "SteerableDenseTransformer",
     "SteerableFieldTransformer",
     "SteerableLinear",
     "SteerablePointClassifier",

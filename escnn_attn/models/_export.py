@@ -7,6 +7,7 @@ from escnn.nn import EquivariantModule
 from torch import Tensor, nn
 
 from escnn_attn.models.block import SteerableStack
+from escnn_attn.models.pyramid import SteerablePyramid
 from escnn_attn.modes import plain_number
 from escnn_attn.nn._export import fixed_size, without_types
 from escnn_attn.nn.linear import SteerableLinear
@@ -30,7 +31,9 @@ class ExportedNetwork(nn.Module):
         disc: whether only the largest centered disc counts.
     """
 
-    def __init__(self, stem: EquivariantModule, blocks: SteerableStack, readout: nn.Module, disc: bool) -> None:
+    def __init__(
+        self, stem: EquivariantModule, blocks: SteerableStack | SteerablePyramid, readout: nn.Module, disc: bool
+    ) -> None:
         super().__init__()
         with torch.no_grad():
             self.stem: nn.Module = copy.deepcopy(stem).export()
@@ -40,10 +43,22 @@ class ExportedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         images = fixed_size(images)
-        x = self.stem(crop(images) if self.disc else images)
+        images = crop(images) if self.disc else images
+        x = self.stem(images)
         grid = grid_of(x)
         tokens = Tokens.on(grid.disc() if self.disc else grid, x, self.blocks.in_layout)
+        return self.read(images, tokens)
+
+    def read(self, images: Tensor, tokens: Tokens) -> Tensor:
+        """The output, of the images and the tokens of the stem."""
         return self.readout(self.blocks(tokens))
+
+
+class ExportedDenseNetwork(ExportedNetwork):
+    """The same of a network of fields at every pixel; its `blocks` are those of a pyramid, and its read-out is their decoder."""
+
+    def read(self, images: Tensor, tokens: Tokens) -> Tensor:
+        return self.readout(images, self.blocks.plain(tokens))
 
 
 class ExportedPointNetwork(nn.Module):

@@ -14,8 +14,8 @@ from escnn_attn.models._export import ExportedNetwork, crop
 from escnn_attn.models.network import BlockFactory, Body, FieldReadout, LogitReadout, SteerableNetwork, StemFactory, make_body
 from escnn_attn.models.stems import attends, convolution_stem
 from escnn_attn.testing import check_equivariance
-from escnn_attn.tokens import DomainOptions, Grid, Tokens, domain_of, grid_of, require_input
-from escnn_attn.tokens.windows import fitting_side, keeps_center, near_tokens, remedies, stride_of, windows_of
+from escnn_attn.tokens import DomainOptions, Grid, Tokens, domain_of, require_input
+from escnn_attn.tokens.windows import coarse_grid, fitting_side, keeps_center, remedies, stride_of, windows_of
 
 
 class ImageNetwork(SteerableNetwork):
@@ -37,6 +37,10 @@ class ImageNetwork(SteerableNetwork):
             self._require_centered(*(require_integer("image_size", side) for side in sides))
 
     def embed(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tokens:
+        return self.tokens_of(*self.pixels_of(x, **options))
+
+    def pixels_of(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> tuple[Tensor, Grid]:
+        """The images (b, c, height, width), zero where they do not count, and their grid; the arguments are those of `forward`."""
         if isinstance(x, Tensor):
             if x.dim() != 4 or x.shape[1] != self.in_type.size:
                 raise ValueError(
@@ -52,22 +56,13 @@ class ImageNetwork(SteerableNetwork):
         if (pixels.mask is not None or pixels.quadrature_weights is not None) and attends(self.stem):
             raise ValueError("masks and quadrature weights are not defined for a stem with attention inside")
         image = x.tensor if pixels.mask is None else x.tensor.masked_fill(~pixels.unpad(pixels.mask[:, None]), 0)
-        made = self.stem(GeometricTensor(crop(image) if self.disc else image, self.in_type)).tensor
-        parts = [self._at_tokens(part, pixels, made) for part in (pixels.mask, pixels.quadrature_weights)]
-        grid = grid_of(made, mask=parts[0], quadrature_weights=parts[1])
-        return Tokens.on(grid.disc() if self.disc else grid, made, self.blocks.in_layout)
+        return crop(image) if self.disc else image, pixels
 
-    def _at_tokens(self, of_pixels: Tensor | None, pixels: Grid, tokens: Tensor) -> Tensor | None:
-        """Mask or weights (b, t) of pixels at the tokens of the stem, (b, height, width), on a pixel or between them."""
-        if of_pixels is None:
-            return None
-        step, sides = stride_of(self.windows), (pixels.height, pixels.width)
-        if any((tokens_side - 1) * step >= side for tokens_side, side in zip(tokens.shape[2:], sides, strict=True)):
-            raise ValueError(
-                f"the stem makes {tokens.shape[2]} × {tokens.shape[3]} tokens of {pixels.height} × {pixels.width} pixels, not one "
-                f"at every {step}: masks and weights are not defined for it"
-            )
-        return near_tokens(pixels.unpad(of_pixels[:, None])[:, 0], tuple(tokens.shape[2:]), step)
+    def tokens_of(self, image: Tensor, pixels: Grid) -> Tokens:
+        """The tokens that the stem makes of what `pixels_of` gives."""
+        made = self.stem(GeometricTensor(image, self.in_type)).tensor
+        grid = coarse_grid(made, pixels, stride_of(self.windows))
+        return Tokens.on(grid.disc() if self.disc else grid, made, self.blocks.in_layout)
 
     def _require_centered(self, *sides: int) -> None:
         """Raises a ValueError where the stem's strides would move the rotation center off the coarser grid."""

@@ -18,6 +18,7 @@ from escnn_attn.models._export import PlainFields, PlainPooling
 from escnn_attn.models.block import SteerableStack
 from escnn_attn.models.config import Trust, build
 from escnn_attn.models.factories import steerable_block
+from escnn_attn.models.pyramid import SteerablePyramid
 from escnn_attn.nn.linear import SteerableLinear
 from escnn_attn.nn.modules import TakesDomain, TokenModule
 from escnn_attn.nn.norm import SteerableRMSNorm
@@ -37,7 +38,7 @@ class Body(NamedTuple):
 
     in_type: FieldType
     stem: EquivariantModule
-    blocks: SteerableStack
+    blocks: SteerableStack | SteerablePyramid
 
 
 def make_body(
@@ -51,7 +52,7 @@ def make_body(
     checkpointing: bool,
 ) -> Body:
     """A stem, `depth` blocks and a norm; the arguments are those of `SteerableTransformer`."""
-    gspace = planar_gspace(group) if isinstance(group, str) else require_instance("group", group, GSpace)
+    gspace = gspace_of(group)
     continuous = gspace.fibergroup.continuous
     if max_frequency is not None and not continuous:
         raise ValueError(
@@ -66,6 +67,11 @@ def make_body(
     make = require_factory("block", steerable_block if block is None else block, "TokenModule")
     blocks = [make(token_type) for _ in range(depth)]
     return Body(fields, made, SteerableStack([*blocks, SteerableRMSNorm(token_type)], checkpointing=checkpointing))
+
+
+def gspace_of(group: str | GSpace) -> GSpace:
+    """A gspace, or that of a group by its name."""
+    return planar_gspace(group) if isinstance(group, str) else require_instance("group", group, GSpace)
 
 
 class SteerableNetwork(EquivariantModule, TakesDomain):
@@ -133,12 +139,13 @@ class LogitReadout(SteerableNetwork):
     """Base class of networks that give logits: invariants of a sample, and a linear map of them."""
 
     def make_readout(self, num_classes: int) -> None:
-        """Makes pooling and linear map; a ValueError for less than one class."""
-        num_classes = require_integer("num_classes", num_classes)
+        """Makes pooling and linear map, which for no classes is the identity; a ValueError for less."""
+        num_classes = require_integer("num_classes", num_classes, 0)
         self.pool = InvariantPooling(self.blocks.out_type)
-        self.readout = nn.Linear(self.pool.out_type.size, num_classes)
+        count = self.pool.out_type.size
+        self.readout = nn.Linear(count, num_classes) if num_classes else nn.Identity()
         space = self.pool.out_type.gspace
-        self.out_type = FieldType(space, [space.trivial_repr] * num_classes)
+        self.out_type = FieldType(space, [space.trivial_repr] * (num_classes or count))
 
     def plain_readout(self) -> nn.Module:
         return nn.Sequential(PlainPooling(self.pool), self.readout)

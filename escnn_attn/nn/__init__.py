@@ -19,5 +19,5 @@ from escnn_attn.nn.position import (
     RadialBias,
     RotaryEmbedding,
 )
-from escnn_attn.nn.resampling import AntialiasedPooling, Upsampling
+from escnn_attn.nn.resampling import AntialiasedPooling, PatchMerging, Upsampling
 from escnn_attn.nn.sequential import SequentialModule

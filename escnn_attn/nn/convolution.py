@@ -1,6 +1,7 @@
 """Steerable convolutions of escnn that keep the rotation center of images of every side."""
 
 import copy
+from collections import Counter, defaultdict
 from typing import Any
 
 import escnn.nn
@@ -76,7 +77,9 @@ class SteerableConvolution(escnn.nn.R2Conv):
         if size % 2 == 0 or step > size:
             raise ValueError(f"expected an odd kernel_size of at least the stride, got kernel_size={size} and stride={step}")
         mode = require_choice("padding_mode", padding_mode, PADDING_MODES)
-        super().__init__(in_type, out_type, size, stride=step, padding=size // 2, padding_mode=mode, bias=bias)
+        super().__init__(
+            in_type, out_type, size, stride=step, padding=size // 2, padding_mode=mode, bias=bias, initialize=False
+        )
         for name in ("filter", "expanded_bias"):  # escnn's, of odd sides alone
             self._buffers.pop(name, None)
         # escnn shares kernel bases between all convolutions of the process: .double() on one network would break others
@@ -84,6 +87,14 @@ class SteerableConvolution(escnn.nn.R2Conv):
         #: rows and columns of the kernel, by `kernel_number`
         self.shapes = [(size + high, size + wide) for high in (0, 1) for wide in (0, 1)]
         self._resampled = nn.ModuleList(_resampled(self._basisexpansion, size, shape) for shape in self.shapes[1:])
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Gaussian weights that keep the variance of the input, as escnn's `generalized_he_init`, and zero bias."""
+        with torch.no_grad():
+            self.weights.copy_(_deviations(self._basisexpansion).to(self.weights) * torch.randn_like(self.weights))
+            if self.bias is not None:
+                self.bias.zero_()
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         return GeometricTensor(self.forward_grid(require_input(input, self.in_type, self).tensor), self.out_type)
@@ -160,6 +171,21 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, paddin
     return F.conv2d(F.pad(x, (wide, wide, high, high), "circular"), kernel, bias, stride, groups=groups)
 
 
+def _deviations(expansion: BlocksBasisExpansion) -> Tensor:
+    """Standard deviations of the weights: those of escnn's loop over all weights, by a loop over those of two fields."""
+    pairs = {pair: list(_block(expansion, pair).get_basis_info()) for pair in expansion._representations_pairs}
+    counts: dict[tuple, Counter] = defaultdict(Counter)  # kernels to each output irrep, by input irrep
+    for (inputs, outputs), kernels in pairs.items():
+        for kernel in kernels:
+            counts[outputs, kernel["out_irrep_idx"]][kernel["in_irrep"]] += expansion._in_count[inputs]
+    deviations = []
+    for (inputs, outputs), kernels in pairs.items():
+        of_output = [(counts[outputs, kernel["out_irrep_idx"]], kernel["in_irrep"]) for kernel in kernels]
+        each = torch.tensor([(len(count) * count[irrep]) ** -0.5 for count, irrep in of_output])
+        deviations.append(each.repeat(expansion._in_count[inputs] * expansion._out_count[outputs]))
+    return torch.cat(deviations)
+
+
 class _Samples(nn.Module):
     """Kernels between copies of two representations, sampled on a grid: what escnn calls a block expansion.
 
@@ -199,6 +225,11 @@ def _sample(block: Any, size: int, shape: tuple[int, int]) -> Tensor:
     alone = center.square().sum((1, 2, 3)) >= (1 - 1e-6) * normed.square().sum((1, 2, 3))
     nearest = (1 - _points(*shape).abs()).clamp(min=0).prod(dim=1)
     return torch.where(_of_kernels(alone), center * nearest, samples)
+
+
+def _block(expansion: BlocksBasisExpansion, pair: tuple[str, str]) -> Any:
+    """The kernels between two representations, by their names."""
+    return expansion.get_submodule(f"block_expansion_{expansion._escape_pair(pair)}")
 
 
 def _of_kernels(x: Tensor) -> Tensor:

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from escnn_attn.arguments import require_choice, require_integer, require_positive
 from escnn_attn.fields import ExactBuffer
-from escnn_attn.nn.convolution import PADDING_MODES, convolve, kernel_number
-from escnn_attn.nn.modules import PlanarModule
-from escnn_attn.tokens import Lattice, constants, lattice_positions, require_input
+from escnn_attn.nn.convolution import PADDING_MODES, SteerableConvolution, convolve, kernel_number
+from escnn_attn.nn.modules import PlanarModule, TokenModule
+from escnn_attn.tokens import Grid, Lattice, Tokens, constants, lattice_positions, require_input
+from escnn_attn.tokens.windows import coarse_grid
 
 
 class AntialiasedPooling(PlanarModule):
@@ -119,6 +120,48 @@ class Upsampling(PlanarModule):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, scale={self.scale}"
+
+
+class PatchMerging(TokenModule):
+    """A strided convolution from the tokens of a grid to those of a coarser one about the same center.
+
+    Mask, weights and the largest centered disc follow: a token of the coarser grid counts if one of the nearest does.
+
+    Args:
+        in_type: type of the tokens.
+        out_type: type of the tokens of the coarser grid.
+        stride: tokens of the finer grid from token to token.
+        kernel_size: of the `SteerableConvolution`, odd.
+
+    Shape:
+        (b, in_type.size, height, width) to (b, out_type.size, ⌈height / stride⌉, ⌈width / stride⌉).
+
+    Raises:
+        TypeError: if the types are not on one planar gspace, or a number no integer; in a call, for clouds.
+        ValueError: if a number does not fit.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import PatchMerging, fourier_type, planar_gspace
+        >>> narrow, wide = (fourier_type(planar_gspace("SO2"), n, 1) for n in (2, 4))
+        >>> PatchMerging(narrow, wide)(narrow(torch.randn(1, 6, 14, 15))).shape
+        torch.Size([1, 12, 7, 8])
+    """
+
+    def __init__(self, in_type: FieldType, out_type: FieldType, *, stride: int = 2, kernel_size: int = 5) -> None:
+        super().__init__(in_type, out_type)
+        self.convolution = SteerableConvolution(in_type, out_type, kernel_size, stride=stride)
+
+    def forward_tokens(self, tokens: Tokens) -> Tokens:
+        fine = tokens.domain
+        if not isinstance(fine, Grid):
+            raise TypeError(f"expected the tokens of a grid to merge, got those of {type(fine).__name__}")
+        made = self.convolution.forward_grid(tokens.plain(self.in_layout))
+        return Tokens.on(coarse_grid(made, fine, self.convolution.stride), made, self.out_layout)
+
+    def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        super().evaluate_output_shape(input_shape)
+        return self.convolution.evaluate_output_shape(input_shape)
 
 
 def _gaussian(rows: int, columns: int, sigma: float) -> np.ndarray:

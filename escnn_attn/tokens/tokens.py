@@ -53,6 +53,11 @@ class Tokens:
         """The geometric tensor of the tokens; zero for padding."""
         return self.domain.geometric(layout.merge(self.features), field_type)
 
+    def plain(self, layout: IsotypicLayout) -> Tensor:
+        """The tokens as a plain tensor of their domain, such as (b, c, height, width); zero for padding."""
+        x, mask = layout.merge(self.features), self.domain.mask
+        return self.domain.unpad(x if mask is None else x.masked_fill(~mask[:, None], 0))
+
     def __add__(self, other: "Tokens") -> "Tokens":
         return self.with_features(tuple(a + b for a, b in zip(self.features, other.features, strict=True)))
 

@@ -9,6 +9,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from escnn_attn.tokens.grid import Grid
+from escnn_attn.tokens.tokens import grid_of
+
 
 class Window(NamedTuple):
     """Extent, padding and stride of a convolution or pooling, in pixels; padding None for as much as keeps the center.
@@ -111,6 +114,28 @@ def fitting_side(windows: Sequence[Window], least: int) -> int | None:
     """The smallest side, at least `least`, of images that keep their rotation center; None if none is near."""
     sides = range(least, least + 2 * stride_of(windows) + 64)
     return next((side for side in sides if keeps_center(windows, side)), None)
+
+
+def coarse_grid(made: Tensor, fine: Grid, stride: int) -> Grid:
+    """The grid of what strided windows make, (b, c, height, width), of a finer one: with its mask, weights and disc, at the tokens.
+
+    Raises:
+        ValueError: if there is a mask or there are weights, and tokens beyond the finer grid.
+    """
+    parts = {"mask": fine.mask, "quadrature_weights": fine.quadrature_weights}
+    count, sides = (made.shape[2], made.shape[3]), (fine.height, fine.width)
+    if any(part is not None for part in parts.values()) and any(
+        (tokens - 1) * stride >= side for tokens, side in zip(count, sides, strict=True)
+    ):
+        raise ValueError(
+            f"expected a token at every {stride} of {_times(sides)}, got {_times(count)}: masks and weights are not defined for it"
+        )
+    at_tokens = {
+        name: None if part is None else near_tokens(fine.unpad(part[:, None])[:, 0], count, stride)
+        for name, part in parts.items()
+    }
+    grid = grid_of(made, **at_tokens)
+    return grid.disc() if fine.lattice and fine.lattice.disc else grid
 
 
 def near_tokens(of_pixels: Tensor, tokens: tuple[int, int], stride: int) -> Tensor:

@@ -64,6 +64,17 @@ def test_on_odd_sides_it_is_that_of_escnn():
     assert torch.equal(ours(x).tensor, theirs(x).tensor)
 
 
+@pytest.mark.parametrize("group", TYPES)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_weights_begin_as_those_of_escnn(group, reverse):
+    mixed = TYPES[group][0] + TYPES[group][1] + TYPES[group][0]  # fields of one kind apart from each other
+    types = (TYPES[group][1], mixed) if reverse else (mixed, TYPES[group][1])
+    torch.manual_seed(0)
+    ours = SteerableConvolution(*types, 3)
+    torch.manual_seed(0)
+    assert torch.allclose(ours.weights, escnn.nn.R2Conv(*types, 3).weights)
+
+
 def test_even_sides_see_the_same_function():
     """A smooth image, sampled on 64 and on 65 pixels, gives nearly the same means of the output."""
     convolution = SteerableConvolution(*TYPES["SO2"], 7, stride=2).eval()
