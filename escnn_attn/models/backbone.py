@@ -74,7 +74,7 @@ class PyramidNetwork(ImageNetwork):
         self.disc, self.frozen_stages = require_flag("disc", disc), 0
 
     def intermediates(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> list[Tokens]:
-        """The tokens of each stage, after its norm."""
+        """The tokens of each stage."""
         return self.blocks.intermediates(self.embed(x, **options))
 
     def freeze(self, stages: int) -> Self:
@@ -98,7 +98,8 @@ class PyramidNetwork(ImageNetwork):
     def _frozen(self) -> list[nn.Module]:
         if not self.frozen_stages:
             return []
-        return [self.stem, *self.blocks.stacks[: self.frozen_stages], *self.blocks.mergings[: self.frozen_stages - 1]]
+        count, blocks = self.frozen_stages, self.blocks
+        return [self.stem, *blocks.stacks[:count], *blocks.mergings[: count - 1]]
 
 
 class SteerableBackbone(LogitReadout, PyramidNetwork):
@@ -172,7 +173,7 @@ class SteerableBackbone(LogitReadout, PyramidNetwork):
         intermediates_only: bool = False,
         **options: Unpack[DomainOptions],
     ) -> Any:
-        """The features after stages, finest first, and before them those of the last stage.
+        """The features of stages, finest first, and before them those of the last stage after the final norm.
 
         Args:
             x: images.
@@ -189,14 +190,16 @@ class SteerableBackbone(LogitReadout, PyramidNetwork):
         chosen = self._indices(indices)
         found = self.intermediates(x, **options)
         features = [self._formatted(found[index], index, output_fmt) for index in chosen]
-        return features if intermediates_only else (self._formatted(found[-1], -1, output_fmt), features)
+        if intermediates_only:
+            return features
+        return self._formatted(self.blocks.norm(found[-1]), -1, output_fmt), features
 
     def forward_features(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> GeometricTensor:
-        """The features of the last stage."""
+        """The features of the last stage, after the final norm."""
         return self.forward_intermediates(x, [], **options)[0]
 
     def forward_head(self, x: GeometricTensor) -> Tensor:
-        """Logits of the features of the last stage."""
+        """Logits of what `forward_features` gives."""
         grid = domain_of(require_input(x, self.blocks.out_type, self))
         assert isinstance(grid, Grid)
         return self.readout(self.pool(Tokens.on(grid.disc() if self.disc else grid, x.tensor, self.blocks.layouts[-1])))

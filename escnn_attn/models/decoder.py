@@ -15,8 +15,8 @@ from escnn_attn.nn.resampling import Upsampling
 class FeaturePyramidDecoder(nn.Module):
     """Fields at the pixels of an image, of features at several resolutions (feature pyramid networks: Lin et al., 2017).
 
-    From the coarsest stage on: features are interpolated to the grid of the finer stage, added to an equivariant linear map of its features, and pass
-    a residual convolution. The last step, to the pixels, adds a convolution of the image itself.
+    From the coarsest stage on: features are interpolated to the grid of the finer stage, added to an equivariant linear map of its
+    features, and pass a residual convolution. The last step, to the pixels, adds a convolution of the image itself.
 
     Args:
         image_type: type of the image.
@@ -41,6 +41,7 @@ class FeaturePyramidDecoder(nn.Module):
     ) -> None:
         super().__init__()
         hidden = types[0]
+        self.norms = nn.ModuleList(SteerableRMSNorm(t) for t in types)
         self.laterals = nn.ModuleList(SteerableLinear(t, hidden) for t in types)
         self.refinements = nn.ModuleList(Refinement(hidden, padding_mode) for _ in types)
         self.upsamplings = nn.ModuleList(Upsampling(hidden, stride, padding_mode) for stride in strides[1:])
@@ -51,7 +52,8 @@ class FeaturePyramidDecoder(nn.Module):
         self.readout = SteerableConvolution(pixel_type, out_type, 3, padding_mode=padding_mode)
 
     def forward(self, image: Tensor, features: Sequence[Tensor]) -> Tensor:
-        sums = [lateral.forward_grid(f) for lateral, f in zip(self.laterals, features, strict=True)]
+        parts = zip(self.norms, self.laterals, features, strict=True)
+        sums = [lateral.forward_grid(norm.forward_grid(f)) for norm, lateral, f in parts]
         x = self.refinements[-1](sums[-1])
         steps = zip(sums[:-1], self.refinements[:-1], self.upsamplings, strict=True)
         for fine, refinement, upsampling in reversed(list(steps)):

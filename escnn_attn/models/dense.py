@@ -65,6 +65,7 @@ class SteerableDenseTransformer(PyramidNetwork):
         checkpointing: bool = False,
     ) -> None:
         super().__init__(group, in_type, stages, block, disc, checkpointing)
+        del self.blocks.norm  # the decoder has one for each stage
         types, gspace = self.blocks.types, self.in_type.gspace
         self.out_type = as_field_type(gspace, out_fields, "out_fields")
         pixel_type = types[0].index_select(list(range((len(types[0]) + 1) // 2)))

@@ -53,7 +53,7 @@ class Stage:
     kernel_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("channels", 1), ("depth", 0), ("num_heads", 1), ("stride", 1), ("max_frequency", 0)):
+        for name, least in (("channels", 1), ("depth", 1), ("num_heads", 1), ("stride", 1), ("max_frequency", 0)):
             require_integer(name, getattr(self, name), least)
         for name, require in (("radius", require_positive), ("kernel_size", require_integer)):
             if getattr(self, name) is not None:
@@ -64,11 +64,11 @@ class Stage:
         return fourier_type(gspace, self.channels, self.max_frequency if gspace.fibergroup.continuous else None)
 
     def stack(self, field_type: FieldType, block: Callable[..., TokenModule], checkpointing: bool) -> SteerableStack:
-        """The blocks, and a norm."""
+        """The blocks."""
         neighborhood = None if self.radius is None else Disc(self.radius)
         make = require_factory("block", block, "TokenModule")
         blocks = [make(field_type, num_heads=self.num_heads, neighborhood=neighborhood) for _ in range(self.depth)]
-        return SteerableStack([*blocks, SteerableRMSNorm(field_type)], checkpointing=checkpointing)
+        return SteerableStack(blocks, checkpointing=checkpointing)
 
 
 def _sizes(channels: int, depths: Sequence[int]) -> tuple[Stage, ...]:
@@ -98,7 +98,9 @@ def stages_of(stages: str | Sequence[Stage | Mapping[str, Any]]) -> list[Stage]:
 
 
 class SteerablePyramid(EquivariantModule):
-    """Stacks of transformer blocks, and strided convolutions to coarser grids between them.
+    """Stacks of transformer blocks, strided convolutions to coarser grids between them, and a norm at the end.
+
+    There is none between stages: a norm magnifies tokens that are nearly zero, so that what it gives is not smooth.
 
     Args:
         stages: what they consist of.
@@ -127,6 +129,7 @@ class SteerablePyramid(EquivariantModule):
             for types, stage in zip(pairwise(self.types), stages[1:], strict=True)
         ]
         self.mergings, self.stacks = nn.ModuleList(mergings), nn.ModuleList(stacks)
+        self.norm = SteerableRMSNorm(self.out_type)
         self.strides = [stage.stride for stage in stages]
         #: pixels from token to token of each stage
         self.reductions = list(accumulate(self.strides, operator.mul))
@@ -141,11 +144,11 @@ class SteerablePyramid(EquivariantModule):
         return self.stacks[0].in_layout
 
     def forward(self, tokens: Tokens) -> Tokens:
-        """The tokens of the last stage."""
-        return self.intermediates(tokens)[-1]
+        """The tokens of the last stage, after the norm."""
+        return self.norm(self.intermediates(tokens)[-1])
 
     def intermediates(self, tokens: Tokens) -> list[Tokens]:
-        """The tokens of each stage, after its norm."""
+        """The tokens of each stage."""
         found = [self.stacks[0](tokens)]
         for merging, stack in zip(self.mergings, self.stacks[1:], strict=True):
             found.append(stack(merging(found[-1])))

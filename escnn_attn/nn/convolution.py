@@ -2,14 +2,18 @@
 
 import copy
 from collections import Counter, defaultdict
+from functools import lru_cache
 from typing import Any
 
 import escnn.nn
+import numpy as np
 import torch
 import torch.nn.functional as F
 from escnn.group import GroupElement
+from escnn.kernels import KernelBasis
 from escnn.nn import FieldType, GeometricTensor
 from escnn.nn.modules.basismanager import BlocksBasisExpansion
+from escnn.nn.modules.basismanager.basisexpansion_singleblock import normalize_basis
 from torch import Tensor, nn
 
 from escnn_attn.arguments import require_choice, require_integer
@@ -173,17 +177,28 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, paddin
 
 def _deviations(expansion: BlocksBasisExpansion) -> Tensor:
     """Standard deviations of the weights: those of escnn's loop over all weights, by a loop over those of two fields."""
-    pairs = {pair: list(_block(expansion, pair).get_basis_info()) for pair in expansion._representations_pairs}
+    pairs = {pair: _ends(_block(expansion, pair)) for pair in expansion._representations_pairs}
     counts: dict[tuple, Counter] = defaultdict(Counter)  # kernels to each output irrep, by input irrep
-    for (inputs, outputs), kernels in pairs.items():
-        for kernel in kernels:
-            counts[outputs, kernel["out_irrep_idx"]][kernel["in_irrep"]] += expansion._in_count[inputs]
+    for (inputs, outputs), ends in pairs.items():
+        for in_irrep, out_irrep in ends:
+            counts[outputs, out_irrep][in_irrep] += expansion._in_count[inputs]
     deviations = []
-    for (inputs, outputs), kernels in pairs.items():
-        of_output = [(counts[outputs, kernel["out_irrep_idx"]], kernel["in_irrep"]) for kernel in kernels]
-        each = torch.tensor([(len(count) * count[irrep]) ** -0.5 for count, irrep in of_output])
+    for (inputs, outputs), ends in pairs.items():
+        of_ends = [(counts[outputs, out_irrep], in_irrep) for in_irrep, out_irrep in ends]
+        each = torch.tensor([(len(count) * count[irrep]) ** -0.5 for count, irrep in of_ends])
         deviations.append(each.repeat(expansion._in_count[inputs] * expansion._out_count[outputs]))
     return torch.cat(deviations)
+
+
+def _ends(block: Any) -> list[tuple]:
+    """Input irrep, and place of the output irrep, of each kernel of a block of escnn."""
+    return _ends_of(block.basis, block._mask.numpy().tobytes())
+
+
+@lru_cache(maxsize=256)
+def _ends_of(basis: KernelBasis, mask: bytes) -> list[tuple]:
+    kept = zip(basis, np.frombuffer(mask, dtype=bool), strict=True)
+    return [(kernel["in_irrep"], kernel["out_irrep_idx"]) for kernel, keep in kept if keep]
 
 
 class _Samples(nn.Module):
@@ -193,9 +208,9 @@ class _Samples(nn.Module):
         samples: (kernels, c', c, points).
     """
 
-    def __init__(self, samples: Tensor) -> None:
+    def __init__(self, samples: np.ndarray) -> None:
         super().__init__()
-        self.samples = ExactBuffer(samples.numpy())
+        self.samples = ExactBuffer(samples)
 
     def dimension(self) -> int:
         return self.samples.shape[0]
@@ -211,20 +226,26 @@ def _resampled(expansion: BlocksBasisExpansion, size: int, shape: tuple[int, int
     other.S = len(other.points)
     # its buffers, of indices, are those of the other one, which stores them
     other._non_persistent_buffers_set = set(other._buffers)
-    other._modules = {name: _Samples(_sample(block, size, shape)) for name, block in expansion.named_children()}
+    other._modules = {
+        name: _Samples(_samples(block.basis, block._mask.numpy().tobytes(), size, shape))  # pyright: ignore
+        for name, block in expansion.named_children()
+    }
     return other
 
 
-def _sample(block: Any, size: int, shape: tuple[int, int]) -> Tensor:
-    """Samples (kernels, c', c, points) of the kernels that a block of escnn has on a grid of `size` × `size`."""
-    normed = block.sampled_basis
-    raw, samples = (block.basis.sample(_points(*s)).permute(1, 2, 3, 0)[block._mask] for s in ((size, size), shape))
+@lru_cache(maxsize=256)
+def _samples(basis: KernelBasis, mask: bytes, size: int, shape: tuple[int, int]) -> np.ndarray:
+    """Samples (kernels, c', c, points) of kernels that escnn has normed on a grid of `size` × `size`, on another grid."""
+    kept = torch.from_numpy(np.frombuffer(mask, dtype=bool).copy())
+    raw, samples = (basis.sample(_points(*s)).permute(1, 2, 3, 0)[kept] for s in ((size, size), shape))
+    sizes = torch.tensor([float(kernel["shape"][0]) for kernel, keep in zip(basis, kept, strict=True) if keep])
+    normed = normalize_basis(raw.clone(), sizes)
     samples = samples * _of_kernels((normed * raw).sum((1, 2, 3)) / raw.square().sum((1, 2, 3)))
     # a kernel of the central pixel alone, which is between pixels here: on the nearest
     center = normed[..., size**2 // 2, None]
     alone = center.square().sum((1, 2, 3)) >= (1 - 1e-6) * normed.square().sum((1, 2, 3))
     nearest = (1 - _points(*shape).abs()).clamp(min=0).prod(dim=1)
-    return torch.where(_of_kernels(alone), center * nearest, samples)
+    return torch.where(_of_kernels(alone), center * nearest, samples).numpy()
 
 
 def _block(expansion: BlocksBasisExpansion, pair: tuple[str, str]) -> Any:

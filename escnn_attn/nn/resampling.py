@@ -123,21 +123,22 @@ class Upsampling(PlanarModule):
 
 
 class PatchMerging(TokenModule):
-    """A strided convolution from the tokens of a grid to those of a coarser one about the same center.
+    """A blur, and a strided convolution from the tokens of a grid to those of a coarser one about the same center.
 
-    Mask, weights and the largest centered disc follow: a token of the coarser grid counts if one of the nearest does.
+    What is finer than the coarser grid would turn into another pattern when an image turns; the blur takes it away (Zhang, 2019). Mask, weights and the largest centered disc follow: a token of the coarser grid counts if one of the nearest does.
 
     Args:
         in_type: type of the tokens.
         out_type: type of the tokens of the coarser grid.
         stride: tokens of the finer grid from token to token.
         kernel_size: of the `SteerableConvolution`, odd.
+        sigma: standard deviation of the blur, in tokens.
 
     Shape:
         (b, in_type.size, height, width) to (b, out_type.size, ⌈height / stride⌉, ⌈width / stride⌉).
 
     Raises:
-        TypeError: if the types are not on one planar gspace, or a number no integer; in a call, for clouds.
+        TypeError: if the types are not on one planar gspace, or a number is none; in a call, for clouds.
         ValueError: if a number does not fit.
 
     Examples:
@@ -148,19 +149,22 @@ class PatchMerging(TokenModule):
         torch.Size([1, 12, 7, 8])
     """
 
-    def __init__(self, in_type: FieldType, out_type: FieldType, *, stride: int = 2, kernel_size: int = 5) -> None:
+    def __init__(
+        self, in_type: FieldType, out_type: FieldType, *, stride: int = 2, kernel_size: int = 5, sigma: float = 1.0
+    ) -> None:
         super().__init__(in_type, out_type)
+        self.blur = AntialiasedPooling(in_type, 1, sigma)
         self.convolution = SteerableConvolution(in_type, out_type, kernel_size, stride=stride)
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         fine = tokens.domain
         if not isinstance(fine, Grid):
             raise TypeError(f"expected the tokens of a grid to merge, got those of {type(fine).__name__}")
-        made = self.convolution.forward_grid(tokens.plain(self.in_layout))
+        made = self.convolution.forward_grid(self.blur.forward_grid(tokens.plain(self.in_layout)))
         return Tokens.on(coarse_grid(made, fine, self.convolution.stride), made, self.out_layout)
 
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        super().evaluate_output_shape(input_shape)
+        super().evaluate_output_shape(input_shape)  # which checks it
         return self.convolution.evaluate_output_shape(input_shape)
 
 

@@ -111,7 +111,7 @@ def test_copies_pickles_and_exports_compute_the_same():
         for twin in twins:
             assert torch.equal(twin(twin.in_type(x.tensor)).tensor, convolution(x).tensor)
         assert torch.equal(exported(x.tensor), convolution(x).tensor)
-    assert not twins[0].train().double().kernel(3)[0].dtype == convolution.kernel(3)[0].dtype
+    assert twins[0].train().double().kernel(3)[0].dtype != convolution.kernel(3)[0].dtype
 
 
 def test_periodic_images_may_be_shifted():

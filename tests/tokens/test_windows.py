@@ -90,7 +90,8 @@ def test_transposed_convolutions_keep_the_center():
 
 def test_networks_say_what_keeps_it():
     with pytest.raises(
-        ValueError, match=r"resample them to 29 × 29 .* or take a stem with a SteerableConvolution, a kernel of 10 instead of 9, a"
+        ValueError,
+        match=r"resample them to 29 × 29 .* or take a stem with a SteerableConvolution, a kernel of 10 instead of 9, a",
     ):
         SteerableTransformer("C4", stem=partial(two_windows, sizes=(9, 5)))(torch.randn(1, 1, 28, 28))
     with pytest.raises(ValueError, match=r"\(15 \+ 2·2 − 6 must be a multiple of the stride\)"):
