@@ -12,11 +12,12 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_the_examples_run():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names: dict = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
     assert names["network"](names["image"](names["torch"].randn(1, 1, 29, 29))).shape == (1, 1, 15, 15)
+    assert [features.tensor.shape[2] for features in names["pyramid"]] == [56, 28, 14, 7]
 
 
 def test_the_scripts_it_names_exist():
