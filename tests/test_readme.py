@@ -17,7 +17,7 @@ def test_the_examples_run():
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
     assert names["network"](names["image"](names["torch"].randn(1, 1, 29, 29))).shape == (1, 1, 15, 15)
-    assert [features.tensor.shape[2] for features in names["pyramid"]] == [56, 28, 14, 7]
+    assert [features.tensor.shape[2] for features in names["pyramid"]] == [24, 12, 6, 3]
 
 
 def test_the_scripts_it_names_exist():
