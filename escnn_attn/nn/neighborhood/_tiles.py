@@ -1,7 +1,6 @@
 """Attention to discs on a grid, tile by tile."""
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -89,6 +88,8 @@ class Tiles(Discs):
         self.side = min(max(4, 2 * self.halo + 2), longest)
         self.window = self.side + 2 * self.halo
         self.rows, self.columns = -(-self.height // self.side), -(-self.width // self.side)
+        self._disc: Tensor | None = None
+        self._exists: Tensor | None = None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
         logits = self._window_logits(bias)
@@ -101,18 +102,25 @@ class Tiles(Discs):
             keep = _per_tile(self.exists[:, tiles] & self.disc, query, copies)
             added = None if logits is None else _per_tile(logits if logits.shape[1] == 1 else logits[:, tiles], query, copies)
             mixed = attend(_stacked(query), _stacked(key, copies), _stacked(value, copies), scale, keep, added)
-            out.append(self._untile(mixed, len(query)))
+            out.append(self._untile(mixed, query.shape[0]))
         return torch.cat(out, dim=2)[:, :, : self.height, : self.width].flatten(2, 3)
 
-    @cached_property
+    @property
     def disc(self) -> Tensor:
         """Keys of the window of any tile that are in the disc of a query, bool (queries of a tile, keys of a window)."""
-        query, key = self._tile_positions()
-        return distances(query, key)[0] <= self.radius
+        if self._disc is None:  # not a cached_property, whose lock compilers do not take
+            query, key = self._tile_positions()
+            self._disc = distances(query, key)[0] <= self.radius
+        return self._disc
 
-    @cached_property
+    @property
     def exists(self) -> Tensor:
         """Keys of the windows to attend to at all, bool (b or 1, tiles, 1, 1, keys of a window)."""
+        if self._exists is None:
+            self._exists = self._existing()
+        return self._exists
+
+    def _existing(self) -> Tensor:
         everywhere = torch.ones(1, self.key_height * self.key_width, dtype=torch.bool, device=self.x_key.device)
         return self._of_keys(everywhere if self.keep is None else self.keep)
 
@@ -122,7 +130,7 @@ class Tiles(Discs):
         dtype = self.x_key.dtype
         counts = self.exists[:, :, 0].to(dtype) @ self.disc.to(dtype).T  # keys in the disc of each query
         any_key = rearrange(counts, "b tile 1 query -> (b tile) 1 query 1") > 0
-        return self._untile(any_key, len(self.keep))[:, 0, : self.height, : self.width, 0].flatten(1)
+        return self._untile(any_key, self.keep.shape[0])[:, 0, : self.height, : self.width, 0].flatten(1)
 
     def _window_logits(self, bias: BiasFn) -> Tensor | None:
         """Bias and log-weights (b or 1, tiles or 1, h or 1, queries of a tile or 1, keys of a window)."""
