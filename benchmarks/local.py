@@ -1,5 +1,8 @@
 """Time and memory of local and group attention."""
 
+import statistics
+import time
+
 import torch
 
 from benchmarks.measure import measure
@@ -22,6 +25,22 @@ def local_attention(domain: str, size: int) -> dict[str, float]:
     else:
         x, small = (t(torch.randn(n, t.size), torch.rand(n, 2) * n**0.5) for n in (size, 64))
     return measure(attention, x, small)
+
+
+def periodic_attention(side: int, passes: int = 9) -> dict[str, float]:
+    """Median seconds of forward and backward passes of that attention on a grid with a border, on a periodic one, and their ratio."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    t = fourier_type(planar_gspace("SO2"), 8, 3)
+    attention = SteerableSelfAttention(t, num_heads=4, neighborhood=Disc(3.0))
+    x, seconds = t(torch.randn(1, t.size, side, side)), {"border": [], "periodic": []}
+    for _ in range(passes + 1):  # in turn, so that both see what else the machine does
+        for name, taken in seconds.items():
+            start = time.perf_counter()
+            attention(x, periodic=name == "periodic").tensor.sum().backward()
+            taken.append(time.perf_counter() - start)
+    medians = {name: statistics.median(taken[1:]) for name, taken in seconds.items()}
+    return {**medians, "ratio": medians["periodic"] / medians["border"]}
 
 
 def group_attention(group: str, side: int, radius: float, checkpointing: bool) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
@@ -138,8 +138,8 @@ def _domains(
         size, around_size = batch_size, batch_size
     else:
         size, around_size = (None if index is None else samples for index in (batch, context_batch))
-    repeats, around_repeats = (_repeats(part, periodic, cell) for part in (x, context))
-    domain = _spaced(x, spacing, batch=batch, batch_size=size, mask=mask, **repeats)
+    own, others = _repeating(x, context, periodic, cell)
+    domain = _spaced(x, spacing, batch=batch, batch_size=size, mask=mask, periodic=own.periodic, cell=own.cell)
     around = _spaced(
         context,
         context_spacing,
@@ -147,22 +147,35 @@ def _domains(
         batch_size=around_size,
         mask=context_mask,
         quadrature_weights=context_quadrature_weights,
-        **around_repeats,
+        periodic=others.periodic,
+        cell=others.cell,
     )
     if domain.batch_size != around.batch_size:
         raise ValueError(f"x has {domain.batch_size} samples, but its context has {around.batch_size}")
     return (domain if edge_index is None else domain.along(edge_index, around)), around
 
 
+class _Repeats(NamedTuple):
+    """How a domain repeats, as `domain_of` takes it."""
+
+    periodic: bool
+    cell: Sequence[float] | None
+
+
+def _repeating(
+    x: GeometricTensor, context: GeometricTensor, periodic: bool, cell: Sequence[float] | None
+) -> tuple[_Repeats, _Repeats]:
+    """How x and its context repeat: of a grid and points each takes the argument that is for it."""
+    both, grid, points = _Repeats(periodic, cell), _Repeats(periodic, None), _Repeats(False, cell)
+    if (x.coords is None) == (context.coords is None):
+        return both, both
+    return (grid, points) if x.coords is None else (points, grid)
+
+
 def _spaced(x: GeometricTensor, spacing: float, **options: Unpack[DomainOptions]) -> Domain:
-    if require_positive("spacing", spacing) == 1:
-        return domain_of(x, **options)
+    if require_positive("spacing", spacing) == 1 or (x.coords is None and options.get("cell") is not None):
+        return domain_of(x, **options)  # which refuses the cell of a grid
     if x.coords is not None or options.get("batch") is not None:
         raise ValueError(f"expected a spacing for a grid alone, as points have coords instead, got {spacing}")
     parts = {name: options.get(name) for name in ("mask", "quadrature_weights")}
     return grid_of(x.tensor, spacing=spacing, **parts, periodic=options.get("periodic", False))
-
-
-def _repeats(x: GeometricTensor, periodic: bool, cell: Sequence[float] | None) -> DomainOptions:
-    """Of the arguments for periodic grids and points the one that fits."""
-    return {"periodic": periodic} if x.coords is None else {"cell": cell}

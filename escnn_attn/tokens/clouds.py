@@ -38,6 +38,8 @@ class Clouds(Domain):
         >>> clouds = Clouds(torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 5.0]]), torch.tensor([0, 0, 1]))
         >>> clouds.positions[0].tolist(), clouds.mask.tolist()
         ([[-1.0, 0.0], [1.0, 0.0]], [[True, True], [True, False]])
+        >>> Clouds(torch.tensor([[0.5, 0.5], [7.5, -8.5]]), cell=(8.0, 8.0)).positions[0].tolist()
+        [[0.5, 0.5], [-0.5, -0.5]]
     """
 
     def __init__(

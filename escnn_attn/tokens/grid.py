@@ -40,6 +40,8 @@ class Grid(Domain):
         >>> from escnn_attn import Grid
         >>> Grid(2, 2, spacing=0.5).positions.tolist()
         [[[-0.25, 0.25], [0.25, 0.25], [-0.25, -0.25], [0.25, -0.25]]]
+        >>> Grid(6, 8, spacing=0.5, periodic=True).cell  # width and height that repeat
+        (4.0, 3.0)
     """
 
     def __init__(

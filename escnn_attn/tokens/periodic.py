@@ -19,26 +19,26 @@ class Surroundings(NamedTuple):
 
     Attributes:
         domain: of the tokens and their images, each at its position in the plane; it is not periodic.
-        index: (1 or b, s'), the token that each of them is a copy of; None where the tokens have no images.
+        source: (1 or b, s'), the token that each of them is a copy of; None where the tokens have no images.
     """
 
     domain: Domain
-    index: Tensor | None
+    source: Tensor | None
 
     def copies(self, x: Tensor, dim: int) -> Tensor:
         """What is known of the tokens, (b or 1, …, s, …) with s at a dimension, for each of their images: (…, s', …)."""
-        if self.index is None:
+        if self.source is None:
             return x
-        if len(self.index) == 1:
-            return x.index_select(dim, self.index[0])
-        index = self.index.view(len(self.index), *[1] * (dim - 1), -1, *[1] * (x.dim() - dim - 1))
+        if len(self.source) == 1:
+            return x.index_select(dim, self.source[0])
+        index = self.source.view(len(self.source), *[1] * (dim - 1), -1, *[1] * (x.dim() - dim - 1))
         return torch.take_along_dim(x, index, dim)
 
     def total(self, x: Tensor, num_tokens: int) -> Tensor:
         """Numbers (…, s') of all images, summed for each of the tokens: (…, num_tokens)."""
-        if self.index is None:
+        if self.source is None:
             return x
-        index = self.index.view(len(self.index), *[1] * (x.dim() - 2), -1).expand_as(x)
+        index = self.source.view(len(self.source), *[1] * (x.dim() - 2), -1).expand_as(x)
         return x.new_zeros(*x.shape[:-1], num_tokens).scatter_add(-1, index, x)
 
 
@@ -47,8 +47,8 @@ def surrounded(domain: Domain, reach: float) -> Surroundings:
 
     Examples:
         >>> from escnn_attn import Grid
-        >>> around, index = surrounded(Grid(1, 3, periodic=True), 1.0)
-        >>> index.view(3, 5).tolist(), around.positions[0, :3, 0].tolist()
+        >>> around, source = surrounded(Grid(1, 3, periodic=True), 1.0)
+        >>> source.view(3, 5).tolist(), around.positions[0, :3, 0].tolist()
         ([[2, 0, 1, 2, 0], [2, 0, 1, 2, 0], [2, 0, 1, 2, 0]], [-2.0, -1.0, 0.0])
     """
     if domain.cell is None:
@@ -65,11 +65,11 @@ def _larger_lattice(domain: Domain, reach: float) -> Surroundings:
     assert domain.lattice is not None
     height, width, spacing, _ = domain.lattice
     margin = int(reach / spacing)
-    sides = {"height": height + 2 * margin, "width": width + 2 * margin}
-    lattice = domain.lattice._replace(**sides)
+    lattice = domain.lattice._replace(height=height + 2 * margin, width=width + 2 * margin)
     x = domain.positions
     index = _lattice_index(height, width, margin, device=x.device)
-    return _at(domain, positions_tensor(lattice, dtype=x.dtype, device=x.device)[None], index, lattice=lattice, **sides)
+    positions = positions_tensor(lattice, dtype=x.dtype, device=x.device)[None]
+    return _at(domain, positions, index, lattice=lattice, height=lattice.height, width=lattice.width)
 
 
 @constants

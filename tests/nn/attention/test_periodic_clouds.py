@@ -212,7 +212,7 @@ def test_a_token_does_not_see_its_own_images(near):
 def test_what_has_no_meaning_in_a_cell_is_refused():
     module = attention_on("C3", neighborhood=Disc(3.0))
     x = points(module)
-    with pytest.raises(ValueError, match="radius must be less than half of the periodic cell.*expected less than 3, got 3"):
+    with pytest.raises(ValueError, match=r"radius must be less than half of the periodic cell.*expected less than 3, got 3"):
         module(x, cell=CELL)
     with pytest.raises(ValueError, match="edge_index does not say which image of a point"):
         module(x, cell=CELL, edge_index=torch.zeros(2, 1, dtype=torch.long))
