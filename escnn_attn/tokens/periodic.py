@@ -45,6 +45,8 @@ class Surroundings(NamedTuple):
 def surrounded(domain: Domain, reach: float) -> Surroundings:
     """The tokens of a domain and, if it is periodic, those of their images that are at most `reach` outside of the cell.
 
+    What queries may attend to by equation (24) of docs/mathematics.md.
+
     Examples:
         >>> from escnn_attn import Grid
         >>> around, source = surrounded(Grid(1, 3, periodic=True), 1.0)
