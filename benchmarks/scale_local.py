@@ -1,4 +1,4 @@
-"""Prints time and peak memory, forward and backward, of local and of group attention: python benchmarks/scale_local.py"""
+"""Prints time and peak memory, forward and backward, of local, periodic and group attention: python benchmarks/scale_local.py"""
 
 import sys
 from itertools import pairwise
@@ -31,6 +31,9 @@ def group_rows(group: str) -> None:
 if __name__ == "__main__":
     for domain, sizes in SIZES.items():
         local_rows(domain, sizes)
+    costs = in_fresh_process("benchmarks.local:periodic_attention", 64)
+    print("discs of radius 3 on 64 × 64 pixels, with a border and periodic:")
+    print(f"{costs['border']:7.3f} s  {costs['periodic']:7.3f} s  ratio {costs['ratio']:.2f}", flush=True)
     print("group self-attention, 28 × 28, discs that cover 5 × 5, 8 fields, batch 1")
     for group in ("C8", "D4"):
         group_rows(group)

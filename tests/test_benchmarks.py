@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks.blocks import PAIRS, SYSTEMS, Setting, plain, steerable
+from benchmarks.local import periodic_attention
 from benchmarks.measure import in_fresh_process
 from benchmarks.pairwise import pairwise_attention
 from benchmarks.ratios import compare, construction, cost, flops
@@ -70,6 +71,11 @@ def test_pairwise_kernels_give_the_same_attention():
     tokens = Tokens.on(grid_of(x), x, module.in_layout)
     found, expected = pairwise_attention(module, tokens), module.forward_tokens(tokens)
     assert all(relative(a, b) < 1e-10 for a, b in zip(found.features, expected.features, strict=True))
+
+
+def test_periodic_grids_are_compared():
+    found = periodic_attention(8, passes=2)
+    assert found["ratio"] == found["periodic"] / found["border"] > 0
 
 
 def test_widths_that_are_no_fields_are_refused():

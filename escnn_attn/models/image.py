@@ -52,6 +52,10 @@ class ImageNetwork(SteerableNetwork):
             raise TypeError(
                 f"a {type(self).__name__} takes images, not a cloud: take a SteerablePointTransformer or SteerablePointClassifier"
             )
+        if pixels.cell is not None:
+            raise ValueError(
+                f"periodic images are not defined for the stem and the blocks of a {type(self).__name__}, got periodic=True"
+            )
         self._require_centered(pixels.height, pixels.width)
         if (pixels.mask is not None or pixels.quadrature_weights is not None) and attends(self.stem):
             raise ValueError("masks and quadrature weights are not defined for a stem with attention inside")

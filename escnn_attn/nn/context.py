@@ -1,7 +1,8 @@
 """Base class of the layers with a context."""
 
 from abc import abstractmethod
-from typing import TypedDict
+from collections.abc import Sequence
+from typing import NamedTuple, TypedDict
 
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
@@ -25,6 +26,8 @@ class ContextOptions(TypedDict, total=False):
     context_mask: Tensor | None
     context_quadrature_weights: Tensor | None
     context_spacing: float
+    periodic: bool
+    cell: Sequence[float] | None
 
 
 class ContextModule(IsotypicModule):
@@ -79,7 +82,8 @@ class ContextModule(IsotypicModule):
                 number of clouds, by default the larger of the two; `mask` and `context_mask`, (b, height, width) or (points,), True
                 where a token counts; `context_quadrature_weights`, of the shape of `context_mask`; `edge_index` (2, edges),
                 indices of points of the context (first row) and of x (second row); `spacing` and `context_spacing`, the
-                distance between tokens of a grid, whose origin is at its center.
+                distance between tokens of a grid, whose origin is at its center; `periodic`, whether the grids repeat, and
+                `cell`, the width and height of the rectangle that points repeat: that of a grid is its size.
 
         Raises:
             TypeError: if x or the context is of another type.
@@ -119,6 +123,8 @@ def _domains(
     context_mask: Tensor | None = None,
     context_quadrature_weights: Tensor | None = None,
     context_spacing: float = 1.0,
+    periodic: bool = False,
+    cell: Sequence[float] | None = None,
 ) -> tuple[Domain, Domain]:
     """The domains of x and of its context."""
     batch_size = None if batch_size is None else require_integer("batch_size", batch_size, 0)
@@ -132,7 +138,8 @@ def _domains(
         size, around_size = batch_size, batch_size
     else:
         size, around_size = (None if index is None else samples for index in (batch, context_batch))
-    domain = _spaced(x, spacing, batch=batch, batch_size=size, mask=mask)
+    own, others = _repeating(x, context, periodic, cell)
+    domain = _spaced(x, spacing, batch=batch, batch_size=size, mask=mask, periodic=own.periodic, cell=own.cell)
     around = _spaced(
         context,
         context_spacing,
@@ -140,15 +147,35 @@ def _domains(
         batch_size=around_size,
         mask=context_mask,
         quadrature_weights=context_quadrature_weights,
+        periodic=others.periodic,
+        cell=others.cell,
     )
     if domain.batch_size != around.batch_size:
         raise ValueError(f"x has {domain.batch_size} samples, but its context has {around.batch_size}")
     return (domain if edge_index is None else domain.along(edge_index, around)), around
 
 
+class _Repeats(NamedTuple):
+    """How a domain repeats, as `domain_of` takes it."""
+
+    periodic: bool
+    cell: Sequence[float] | None
+
+
+def _repeating(
+    x: GeometricTensor, context: GeometricTensor, periodic: bool, cell: Sequence[float] | None
+) -> tuple[_Repeats, _Repeats]:
+    """How x and its context repeat: of a grid and points each takes the argument that is for it."""
+    both, grid, points = _Repeats(periodic, cell), _Repeats(periodic, None), _Repeats(False, cell)
+    if (x.coords is None) == (context.coords is None):
+        return both, both
+    return (grid, points) if x.coords is None else (points, grid)
+
+
 def _spaced(x: GeometricTensor, spacing: float, **options: Unpack[DomainOptions]) -> Domain:
-    if require_positive("spacing", spacing) == 1:
-        return domain_of(x, **options)
+    if require_positive("spacing", spacing) == 1 or (x.coords is None and options.get("cell") is not None):
+        return domain_of(x, **options)  # which refuses the cell of a grid
     if x.coords is not None or options.get("batch") is not None:
         raise ValueError(f"expected a spacing for a grid alone, as points have coords instead, got {spacing}")
-    return grid_of(x.tensor, spacing=spacing, mask=options.get("mask"), quadrature_weights=options.get("quadrature_weights"))
+    parts = {name: options.get(name) for name in ("mask", "quadrature_weights")}
+    return grid_of(x.tensor, spacing=spacing, **parts, periodic=options.get("periodic", False))

@@ -167,7 +167,8 @@ class TokenModule(IsotypicModule, TakesDomain):
                 `batch_size`, the number of clouds; `mask` (b, height, width) or (points,), True where a token counts;
                 `quadrature_weights`, of the shape of a mask, the share of the plane that each token stands for, so that
                 results do not depend on how densely a cloud is sampled; `edge_index` (2, edges), a graph for attention from
-                key (first row) to query (second row).
+                key (first row) to query (second row); `periodic`, whether a grid repeats, and of points `cell`, the width and
+                height of the rectangle that repeats.
 
         Raises:
             TypeError: if x is not of type `in_type` and of the dtype of the module.

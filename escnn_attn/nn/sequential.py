@@ -76,7 +76,7 @@ class SequentialModule(escnn.nn.SequentialModule, TakesDomain):
             if isinstance(module, TakesDomain):
                 x = module(x, **options)
                 continue
-            if any(value is not None for value in options.values()) and any(
+            if any(value is not None and value is not False for value in options.values()) and any(
                 isinstance(part, TakesDomain) for part in module.modules()
             ):
                 raise TypeError(

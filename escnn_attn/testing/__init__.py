@@ -4,7 +4,7 @@ On point clouds any element of the group acts exactly. On grids only elements th
 (quarter turns and axis flips), and only those are used: resampling would hide errors, or invent them.
 """
 
-from escnn_attn.testing.actions import lattice_elements, random_elements, reorder, transform, translate
+from escnn_attn.testing.actions import lattice_elements, random_elements, reorder, roll, transform, translate
 from escnn_attn.testing.checks import assert_equivariant, check_equivariance, equivariance_error
 from escnn_attn.testing.errors import field_error, relative_error
 from escnn_attn.testing.tolerances import LARGEST_TOLERANCE, TOLERANCE, Approximate, stated_tolerance
@@ -21,6 +21,7 @@ __all__ = [
     "random_elements",
     "relative_error",
     "reorder",
+    "roll",
     "stated_tolerance",
     "transform",
     "translate",

@@ -65,6 +65,13 @@ def translate(x: Fields, shift: Tensor) -> Fields:
     return GeometricTensor(x.tensor, x.type, x.coords + shift.to(x.coords))
 
 
+def roll(x: Fields, rows: int, columns: int) -> Fields:
+    """A periodic grid moved down by rows and to the right by columns, around its border; points and invariants stay as they are."""
+    if isinstance(x, Tensor) or x.tensor.dim() != 4:
+        return x
+    return GeometricTensor(x.tensor.roll((rows, columns), (2, 3)), x.type)
+
+
 def reorder(x: Fields, order: Tensor) -> Fields:
     """Points (n, c) in another order (n,); invariants stay as they are."""
     if isinstance(x, Tensor) or x.coords is None:

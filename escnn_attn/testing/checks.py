@@ -1,6 +1,6 @@
 """The measurement of equivariance, and assertions of it."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -10,17 +10,16 @@ from escnn.nn import EquivariantModule, PointwiseDropout
 from torch import nn
 from typing_extensions import Unpack
 
-from escnn_attn.arguments import require_instance, require_integer, require_positive
-from escnn_attn.testing.actions import Fields, keeps_lattice, lattice_elements, reorder, transform, translate
+from escnn_attn.arguments import require_flag, require_instance, require_integer, require_positive
+from escnn_attn.testing.actions import keeps_lattice, lattice_elements, transform
 from escnn_attn.testing.errors import field_error
 from escnn_attn.testing.modules import call, copy_of, input_types
+from escnn_attn.testing.motions import motion_errors
 from escnn_attn.testing.settings import CLOUDS, Setting, default_sizes, variants
 from escnn_attn.testing.tolerances import TOLERANCE, Bounds, exact_tolerance, precision, stated_bounds
 
 Errors = list[tuple[GroupElement, float]]
 
-#: of the points, when translations are tested
-SHIFT = (5.3, -7.1)
 #: what modules raise for a domain that they do not take, those of this library the first two
 REFUSALS = (TypeError, ValueError, RuntimeError, AssertionError, IndexError, NotImplementedError)
 
@@ -34,6 +33,7 @@ class CheckOptions(TypedDict, total=False):
     size: int
     batch: int
     seed: int
+    periodic: bool
 
 
 def equivariance_error(
@@ -45,6 +45,7 @@ def equivariance_error(
     size: int = 11,
     batch: int = 2,
     seed: int = 0,
+    periodic: bool = False,
 ) -> Errors:
     r"""Relative error of $f(g x)$ as $g f(x)$, for a module $f$ and elements $g$ of the group: the largest of any field at any token.
 
@@ -60,6 +61,7 @@ def equivariance_error(
         size: side of the grid; the cloud has 4 · size points within a disc of radius 3.
         batch: samples on a grid (a cloud is one sample).
         seed: of input and elements.
+        periodic: whether grids repeat: a module that takes `periodic` is called with it, unless `module.periodic` says that it was made so.
 
     Returns:
         the elements with their errors.
@@ -68,7 +70,8 @@ def equivariance_error(
         ValueError: if an element does not act exactly on a grid.
         AssertionError: if the module changes its input, or its output is zero, not finite or not of its `out_type`.
     """
-    setting = _setting(module, _require_domain(domain), {"size": size, "dtype": dtype, "batch": batch, "seed": seed})
+    options = CheckOptions(size=size, dtype=dtype, batch=batch, seed=seed, periodic=periodic)
+    setting = _setting(module, _require_domain(domain), options)
     return _measure(module, setting, setting.elements(module) if elements is None else elements)
 
 
@@ -77,7 +80,8 @@ def assert_equivariant(module: EquivariantModule, *, tolerance: float | None = N
 
     With no further arguments it tests, on grids and on points, as far as the module takes them: all elements that act exactly, on points
     random ones too; even, odd and unequal sides, clouds of two radii; float64 and float32; eval and train mode; translations and the
-    order of points. Not tested are translations of grids, whose borders are seen.
+    order of points. With `periodic=True` it tests grids alone, and cyclic shifts of them; not tested are translations of other grids, whose
+    borders are seen.
 
     Args:
         module: as `equivariance_error` takes it.
@@ -117,12 +121,13 @@ def _assert(module: EquivariantModule, bounds: Bounds, options: CheckOptions) ->
         if setting.domain == "grid" and domain == "all":  # on points too, where any element acts
             elements = [g for g in elements if keeps_lattice(input_types(module)[0].gspace, g)]
         errors += _judge(module, setting, bounds, elements)
-        if setting.domain == "points":
-            _judge_motions(module, setting, bounds.exact)
+        _judge_motions(module, setting, bounds.exact)
         few = list(dict.fromkeys([*elements[1:2], *elements[-1:]]))
         for other in _variants(module, setting, options):
             wide = bounds if other.dtype == setting.dtype else bounds.at_least(TOLERANCE[other.dtype])
             errors += _judge(module, other, wide, few)
+            if other.periodic:
+                _judge_motions(module, other, wide.exact)
     if not errors:
         raise AssertionError(f"no element of {input_types(module)[0].fibergroup} was tested: equivariance was not checked")
     return errors
@@ -144,9 +149,9 @@ def _require_domain(domain: str, *more: str) -> str:
 
 def _settings(module: EquivariantModule, domain: str, options: CheckOptions) -> list[Setting]:
     """A setting for each domain that is asked for, or for "all" each that the module takes."""
+    if domain != "all" or options.get("periodic"):
+        return [_setting(module, "grid" if domain == "all" else domain, options)]
     settings = [_setting(module, name, options) for name in ("grid", "points")]
-    if domain != "all":
-        return [setting for setting in settings if setting.domain == domain]
     taken = [setting for setting in settings if not _refused(module, setting, _refusals(module))] or settings[:1]
     seen = [setting for setting in taken if any(g != g.group.identity for g in setting.elements(module))]
     return seen or taken
@@ -158,7 +163,10 @@ def _setting(module: EquivariantModule, domain: str, options: CheckOptions) -> S
         side = require_integer("size", options["size"])
         size = (side, side) if domain == "grid" else (4 * side, CLOUDS[0][1])
     batch, seed = (require_integer(name, options.get(name, default), 0) for name, default in (("batch", 2), ("seed", 0)))
-    return Setting(domain, size, dtype, batch=batch, seed=seed)
+    periodic = require_flag("periodic", options.get("periodic", False))
+    if periodic and domain == "points":
+        raise ValueError('expected the domain "grid" for periodic=True, got "points"')
+    return Setting(domain, size, dtype, batch=batch, seed=seed, periodic=periodic)
 
 
 def _dtype(options: CheckOptions) -> torch.dtype:
@@ -179,7 +187,7 @@ def _refused(module: EquivariantModule, setting: Setting, refusals: type[Excepti
     """Whether a module raises an exception of given types for a setting."""
     try:
         with torch.no_grad():
-            copy_of(module, setting.dtype)(*setting.inputs(module))
+            copy_of(module, setting.dtype)(*setting.inputs(module), **setting.options(module))
     except refusals:
         return True
     return False
@@ -192,7 +200,7 @@ def _is_random(module: EquivariantModule, setting: Setting) -> bool:
     if setting.domain == "points":  # which do not change places: only draws for each component of a field differ
         return any(isinstance(part, PointwiseDropout) for part in module.modules())
     inputs, fresh = setting.inputs(module), copy_of(module, setting.dtype, training=True)
-    first, second = (call(fresh, inputs, seed) for seed in range(2))
+    first, second = (call(fresh, inputs, seed, **setting.options(module)) for seed in range(2))
     return field_error(first, second) > 0
 
 
@@ -211,8 +219,9 @@ def _elements(module: EquivariantModule, setting: Setting) -> list[GroupElement]
 
 def _measure(module: EquivariantModule, setting: Setting, elements: Iterable[GroupElement]) -> Errors:
     inputs, tested = setting.inputs(module), copy_of(module, setting.dtype, setting.training)
-    reference, eps = call(tested, inputs), torch.finfo(precision(module, setting.dtype)).eps
-    moved = ((g, call(tested, [transform(x, g) for x in inputs])) for g in elements)
+    options, eps = setting.options(module), torch.finfo(precision(module, setting.dtype)).eps
+    reference = call(tested, inputs, **options)
+    moved = ((g, call(tested, [transform(x, g) for x in inputs], **options)) for g in elements)
     return [(g, field_error(out, transform(reference, g), eps)) for g, out in moved]
 
 
@@ -231,15 +240,7 @@ def _judge(module: EquivariantModule, setting: Setting, bounds: Bounds, elements
 
 
 def _judge_motions(module: EquivariantModule, setting: Setting, bound: float) -> None:
-    """An AssertionError if outputs do not move with the points, or depend on their order."""
-    inputs, tested = setting.inputs(module), copy_of(module, setting.dtype)
-    shift, orders = torch.tensor(SHIFT), [torch.arange(len(x.tensor)).flip(0).roll(3) for x in inputs]
-    moves: dict[str, Callable[[Fields, int], Fields]] = {
-        "is not equivariant to translations": lambda x, _: translate(x, shift),
-        "depends on the order of points": lambda x, index: reorder(x, orders[index]),
-    }
-    reference = call(tested, inputs)
-    for fault, move in moves.items():
-        error = field_error(call(tested, [move(x, index) for index, x in enumerate(inputs)]), move(reference, 0))
+    """An AssertionError if a module does not commute with the motions of a setting."""
+    for fault, error in motion_errors(module, setting).items():
         if not error <= bound:
             raise AssertionError(f"{type(module).__name__} {fault}: relative error {error:.2e} > {bound:.2e} ({setting})")

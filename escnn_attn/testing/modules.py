@@ -44,8 +44,8 @@ def copy_of(module: EquivariantModule, dtype: torch.dtype, training: bool = Fals
                     part.train(mode)
 
 
-def call(module: EquivariantModule, inputs: Sequence[Fields], seed: int = 0) -> Fields:
-    """The output of a module, with the random numbers of a seed.
+def call(module: EquivariantModule, inputs: Sequence[Fields], seed: int = 0, **options: bool) -> Fields:
+    """The output of a module for inputs and options, with the random numbers of a seed.
 
     Raises:
         AssertionError: if the module changes an input in place, or its output is not of its `out_type`.
@@ -54,7 +54,7 @@ def call(module: EquivariantModule, inputs: Sequence[Fields], seed: int = 0) -> 
     before = [part.clone() for part in parts]
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        out = module(*inputs)
+        out = module(*inputs, **options)
     if not all(torch.equal(now, then) for now, then in zip(parts, before, strict=True)):
         raise AssertionError(f"{type(module).__name__} changes its input in place")
     out_type = getattr(module, "out_type", None)

@@ -1,5 +1,6 @@
 """Under which circumstances a module is tested: domain, sizes, dtype and mode."""
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -30,6 +31,7 @@ class Setting:
         training: whether in train mode.
         batch: samples on a grid (a cloud is one sample).
         seed: of input and elements.
+        periodic: whether grids repeat.
     """
 
     domain: str
@@ -38,6 +40,7 @@ class Setting:
     training: bool = False
     batch: int = 2
     seed: int = 0
+    periodic: bool = False
 
     def inputs(self, module: nn.Module) -> list[GeometricTensor]:
         """An input, and where the module takes one a context, which is a little larger."""
@@ -47,13 +50,20 @@ class Setting:
     def _draw(self, field_type: FieldType, index: int, draw: torch.Generator) -> GeometricTensor:
         like = {"dtype": self.dtype, "generator": draw}
         if self.domain == "grid":
-            height, width = (int(side) + 2 * index for side in self.size)
+            height, width = (int(side) + (0 if self.periodic else 2 * index) for side in self.size)
             return field_type(torch.randn(self.batch, field_type.size, height, width, **like))
         points, radius = int(self.size[0]) + 8 * index, self.size[1]
         features = torch.randn(points, field_type.size, **like)
         distance = radius * torch.rand(points, 1, **like).sqrt()
         angle = 2 * np.pi * torch.rand(points, 1, **like)
         return GeometricTensor(features, field_type, torch.cat([distance * angle.cos(), distance * angle.sin()], dim=1))
+
+    def options(self, module: nn.Module) -> dict[str, bool]:
+        """Arguments of the call of a module, beside its inputs: `periodic`, where it takes that and was not made so."""
+        if not self.periodic or getattr(module, "periodic", False):
+            return {}
+        takes = inspect.signature(module.forward).parameters.values()
+        return {"periodic": True} if any(p.name == "periodic" or p.kind == p.VAR_KEYWORD for p in takes) else {}
 
     def elements(self, module: nn.Module) -> list[GroupElement]:
         """All elements that act exactly on a grid; on points all of a small finite group, and otherwise 8 random ones."""
@@ -64,6 +74,7 @@ class Setting:
 
     def __str__(self) -> str:
         where = "{} points within {:g}" if self.domain == "points" else "{} × {} pixels"
+        where = f"{where}, periodic" if self.periodic else where
         mode = "train" if self.training else "eval"
         return f"{where.format(*self.size)}, {self.dtype}, {mode} mode"
 

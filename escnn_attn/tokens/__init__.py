@@ -14,4 +14,5 @@ from escnn_attn.tokens.domain import (
     positions_tensor,
 )
 from escnn_attn.tokens.grid import Grid
+from escnn_attn.tokens.periodic import Surroundings, surrounded
 from escnn_attn.tokens.tokens import Tokens, domain_of, grid_of

@@ -78,6 +78,7 @@ def _part(x: GeometricTensor, batch: Tensor, chosen: Tensor, options: DomainOpti
     assert x.coords is not None
     of_points = {name: options.get(name) for name in ("mask", "quadrature_weights")}
     kept: dict[str, Any] = {name: None if value is None else value[points] for name, value in of_points.items()}
+    kept |= {name: value for name, value in options.items() if name in ("periodic", "cell")}
     kept |= {"batch": (chosen.cumsum(0) - 1)[batch[points]], "batch_size": len(clouds)}
     return Part(points, clouds, GeometricTensor(x.tensor[points], x.type, x.coords[points]), DomainOptions(**kept))
 

@@ -1,12 +1,16 @@
 """Tokens at the points of clouds."""
 
+from collections.abc import Sequence
+
 import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
+from escnn_attn.arguments import require_pair
 from escnn_attn.modes import readable
 from escnn_attn.tokens._checks import require_batch_size, require_indices, require_mask, require_tensor, require_weights
-from escnn_attn.tokens.domain import Domain, position_dtype
+from escnn_attn.tokens.domain import Cell, Domain, position_dtype
+from escnn_attn.tokens.periodic import into_cell
 
 
 class Clouds(Domain):
@@ -20,9 +24,12 @@ class Clouds(Domain):
         quadrature_weights: (points,), the share of the plane that each point stands for; None where all are equal.
         edge_index: (2, edges) of int64, a graph for attention from key (first row) to query (second row), as in PyTorch
             Geometric.
+        cell: width and height of a rectangle that the plane repeats, the same for all clouds: points at its opposite borders are
+            near to each other. Coords may be anywhere, and `positions` are in the cell about the origin; None for a plane that
+            does not repeat.
 
     Raises:
-        TypeError: if an argument is not a tensor, or `batch_size` no integer.
+        TypeError: if an argument is not a tensor, `batch_size` no integer, or `cell` no numbers.
         ValueError: if an argument does not fit the others, coords are not finite, or there are more than 1,000 clouds for each point.
 
     Examples:
@@ -31,6 +38,8 @@ class Clouds(Domain):
         >>> clouds = Clouds(torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 5.0]]), torch.tensor([0, 0, 1]))
         >>> clouds.positions[0].tolist(), clouds.mask.tolist()
         ([[-1.0, 0.0], [1.0, 0.0]], [[True, True], [True, False]])
+        >>> Clouds(torch.tensor([[0.5, 0.5], [7.5, -8.5]]), cell=(8.0, 8.0)).positions[0].tolist()
+        [[0.5, 0.5], [-0.5, -0.5]]
     """
 
     def __init__(
@@ -42,6 +51,7 @@ class Clouds(Domain):
         mask: Tensor | None = None,
         quadrature_weights: Tensor | None = None,
         edge_index: Tensor | None = None,
+        cell: Sequence[float] | None = None,
     ) -> None:
         if require_tensor(coords, "coords").dim() != 2 or coords.shape[1] != 2 or not coords.is_floating_point():
             raise ValueError(f"expected floating-point coords (points, 2), got {tuple(coords.shape)} of {coords.dtype}")
@@ -66,9 +76,10 @@ class Clouds(Domain):
         if mask is None and self._index is not None:
             mask = torch.ones(len(coords), dtype=torch.bool, device=coords.device)
         mask = None if mask is None else self._pad_numbers(mask)
-        positions, center = _centered(self.pad(positions).mT, mask)
+        around = None if cell is None else require_pair("cell", cell)
+        positions, center = self._placed(positions, mask, around)
         super().__init__(positions, num_clouds, mask, quadrature_weights)
-        self.center = center
+        self.center, self.cell = center, around
         if edge_index is not None:
             self.edge_index = self.along(edge_index, self).edge_index
 
@@ -90,8 +101,12 @@ class Clouds(Domain):
         """This domain with a graph (2, e) from points of a context (first row) to points of this domain (second row).
 
         Raises:
-            ValueError: if the context is a grid, or indices are of another shape or dtype, out of range, or join two clouds.
+            ValueError: if the context is a grid, the clouds are periodic, or indices are of another shape or dtype, out of range, or join two clouds.
         """
+        if self.cell is not None:
+            raise ValueError(
+                f"edge_index does not say which image of a point in the periodic cell {self.cell} an edge goes to: take a neighborhood"
+            )
         if not isinstance(context, Clouds):
             return super().along(edge_index, context)
         if require_tensor(edge_index, "edge_index").dim() != 2 or len(edge_index) != 2 or edge_index.dtype != torch.long:
@@ -108,10 +123,16 @@ class Clouds(Domain):
         if not torch.equal(key // max(1, context._places), query // max(1, self._places)):
             raise ValueError("expected edges within clouds, but edge_index joins points of different clouds")
         if not key.numel():
-            return self._with(edge_index=torch.stack([key, query]))
+            return self.changed(edge_index=torch.stack([key, query]))
         keys = int(key.max()) + 1
         once = torch.unique(query * keys + key)  # repeated edges count once
-        return self._with(edge_index=torch.stack([once % keys, once // keys]))
+        return self.changed(edge_index=torch.stack([once % keys, once // keys]))
+
+    def _placed(self, x: Tensor, mask: Tensor | None, cell: Cell | None) -> tuple[Tensor, Tensor | None]:
+        """Positions (b, t, 2) of points (points, 2), zero for padding, and their center: that of a cell is the origin."""
+        if cell is None:
+            return _centered(self.pad(x).mT, mask)
+        return self.pad(into_cell(x, cell)).mT, None
 
     def _numbered(self, points: Tensor) -> Tensor:
         """Numbers of points among the padded places of all clouds."""

@@ -3,7 +3,7 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache, reduce
 from typing import Any, NamedTuple, TypedDict, TypeVar
 
@@ -26,6 +26,12 @@ class DomainOptions(TypedDict, total=False):
     mask: Tensor | None
     edge_index: Tensor | None
     quadrature_weights: Tensor | None
+    periodic: bool
+    cell: Sequence[float] | None
+
+
+#: width and height of the rectangle that a periodic domain repeats, in the units of the positions
+Cell = tuple[float, float]
 
 
 class Lattice(NamedTuple):
@@ -57,6 +63,8 @@ class Domain(ABC):
         edge_index: (2, e), a graph for attention from key to query, with tokens numbered through as b·t; None without.
         center: (b, 1, 2) of clouds, in the coordinates of the input; None for the origin.
         lattice: the positions as plain numbers, where they are those of a centered grid; None elsewhere.
+        cell: width and height of the rectangle about the origin that the domain repeats periodically; None where the plane does not
+            repeat.
 
     Examples:
         >>> from escnn_attn import Domain, Grid
@@ -73,6 +81,7 @@ class Domain(ABC):
         self.edge_index: Tensor | None = None
         self.center: Tensor | None = None
         self.lattice: Lattice | None = None
+        self.cell: Cell | None = None
         self._cache: dict[Hashable, Any] = {}
 
     @property
@@ -125,7 +134,7 @@ class Domain(ABC):
         positions = self.positions + shift
         if self.mask is not None:
             positions = positions.masked_fill(~self.mask[..., None], 0)
-        return self._with(positions=positions, center=other.center, lattice=None)
+        return self.changed(positions=positions, center=other.center, lattice=None)
 
     def along(self, edge_index: Tensor, context: "Domain") -> Self:
         """This domain with a graph (2, e) from points of a context (first row) to points of this domain (second row).
@@ -135,7 +144,8 @@ class Domain(ABC):
         """
         raise ValueError("edge_index is a graph between points, but a grid has none: take a neighborhood")
 
-    def _with(self, **changes: Any) -> Self:
+    def changed(self, **changes: Any) -> Self:
+        """A copy with other attributes and an empty cache."""
         changed = copy.copy(self)
         vars(changed).update(changes, _cache={})
         return changed

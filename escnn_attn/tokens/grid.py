@@ -7,7 +7,7 @@ import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
-from escnn_attn.arguments import require_instance, require_integer, require_positive
+from escnn_attn.arguments import require_flag, require_instance, require_integer, require_positive
 from escnn_attn.modes import keepable
 from escnn_attn.tokens._checks import require_mask, require_weights
 from escnn_attn.tokens.domain import Domain, Lattice, T, disc_index, positions_tensor
@@ -28,17 +28,20 @@ class Grid(Domain):
         batch_size: number of images.
         mask: (batch_size, height, width), True where a token counts, False for padding; None where all do.
         quadrature_weights: of the same shape, the share of the plane that each token stands for; None where all are equal.
+        periodic: whether the grid repeats: its last column is beside the first, and its last row above the first.
         dtype: of the positions.
         device: of the positions.
 
     Raises:
-        TypeError: if `mask` or `quadrature_weights` is not a tensor, or another argument no number.
+        TypeError: if `mask` or `quadrature_weights` is not a tensor, `periodic` no bool, or another argument no number.
         ValueError: if the spacing is not positive and finite, or another argument does not fit.
 
     Examples:
         >>> from escnn_attn import Grid
         >>> Grid(2, 2, spacing=0.5).positions.tolist()
         [[[-0.25, 0.25], [0.25, 0.25], [-0.25, -0.25], [0.25, -0.25]]]
+        >>> Grid(6, 8, spacing=0.5, periodic=True).cell  # width and height that repeat
+        (4.0, 3.0)
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Grid(Domain):
         batch_size: int = 1,
         mask: Tensor | None = None,
         quadrature_weights: Tensor | None = None,
+        periodic: bool = False,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> None:
@@ -66,6 +70,8 @@ class Grid(Domain):
             quadrature_weights = require_weights(quadrature_weights, shape, mask).flatten(1)
         super().__init__(positions, batch_size, None if mask is None else mask.flatten(1), quadrature_weights)
         self.lattice = lattice
+        if require_flag("periodic", periodic):
+            self.cell = (width * spacing, height * spacing)
 
     def pad(self, x: Tensor) -> Tensor:
         """(b, channels, height, width) to (b, channels, tokens)."""
@@ -93,9 +99,17 @@ class Grid(Domain):
         return tables[name]
 
     def disc(self) -> "Grid":
-        """The tokens within the largest centered disc: those that stay on the grid however it is rotated."""
+        """The tokens within the largest centered disc: those that stay on the grid however it is rotated.
+
+        Raises:
+            ValueError: if the grid is periodic.
+        """
         assert self.lattice is not None
+        if self.cell is not None:
+            raise ValueError(
+                "expected a grid with a border for a disc within it, got a periodic one: it has no corners to leave out"
+            )
         index = disc_index(self.height, self.width, device=self.positions.device)
         parts = {"positions": self.positions, "mask": self.mask, "quadrature_weights": self.quadrature_weights}
         kept = {name: None if part is None else part.index_select(1, index) for name, part in parts.items()}
-        return self._with(**kept, index=index, lattice=self.lattice._replace(disc=True))
+        return self.changed(**kept, index=index, lattice=self.lattice._replace(disc=True))

@@ -1,12 +1,13 @@
 """Features at the tokens of a domain, and the way from geometric tensors to tokens and back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 from typing_extensions import Unpack
 
-from escnn_attn.arguments import require_integer
+from escnn_attn.arguments import require_flag, require_integer
 from escnn_attn.fields import Features, IsotypicLayout
 from escnn_attn.modes import plain_number
 from escnn_attn.tokens.clouds import Clouds
@@ -70,6 +71,8 @@ def domain_of(
     mask: Tensor | None = None,
     edge_index: Tensor | None = None,
     quadrature_weights: Tensor | None = None,
+    periodic: bool = False,
+    cell: Sequence[float] | None = None,
 ) -> Domain:
     """The domain of a geometric tensor: a grid, or clouds where it has `coords`.
 
@@ -80,26 +83,41 @@ def domain_of(
         mask: (b, height, width) or (points,), True where a token counts and False for padding.
         edge_index: (2, edges), indices of points, key (first row) and query (second row).
         quadrature_weights: of the shape of a mask, the share of the plane that each token stands for.
+        periodic: whether a grid repeats: its opposite borders are beside each other.
+        cell: width and height of the rectangle that repeats, of points alone.
 
     Raises:
-        TypeError: if an argument is not a tensor.
+        TypeError: if an argument is of another type.
         ValueError: if an argument does not fit x.
     """
     if x.coords is not None:
-        return Clouds(
-            x.coords, batch, batch_size=batch_size, mask=mask, quadrature_weights=quadrature_weights, edge_index=edge_index
+        if require_flag("periodic", periodic):
+            raise ValueError("periodic is for grids, but this tensor has coords: give the cell=(width, height) that repeats")
+        shared = {"batch_size": batch_size, "mask": mask, "quadrature_weights": quadrature_weights}
+        return Clouds(x.coords, batch, **shared, edge_index=edge_index, cell=cell)
+    if cell is not None:
+        raise ValueError(
+            f"cell is for points, but this tensor is a grid, whose cell is its own size: take periodic=True, got {cell}"
         )
     if batch is not None:
         raise ValueError("batch tells the clouds of flattened points apart, but this tensor is a grid (it has no coords)")
     if batch_size is not None and require_integer("batch_size", batch_size, 0) != x.shape[0]:
         raise ValueError(f"batch_size is {batch_size}, but this grid has {x.shape[0]} samples")
-    grid = grid_of(x.tensor, mask=mask, quadrature_weights=quadrature_weights)
+    grid = grid_of(x.tensor, mask=mask, quadrature_weights=quadrature_weights, periodic=periodic)
     return grid if edge_index is None else grid.along(edge_index, grid)
 
 
-def grid_of(x: Tensor, *, spacing: float = 1.0, mask: Tensor | None = None, quadrature_weights: Tensor | None = None) -> Grid:
-    """The grid of a plain tensor (b, c, height, width)."""
+def grid_of(
+    x: Tensor,
+    *,
+    spacing: float = 1.0,
+    mask: Tensor | None = None,
+    quadrature_weights: Tensor | None = None,
+    periodic: bool = False,
+) -> Grid:
+    """The grid of a plain tensor (b, c, height, width); the other arguments are those of `Grid`."""
     batch, _, *sides = x.shape
     height, width = (plain_number(side) for side in sides)
+    parts = {"mask": mask, "quadrature_weights": quadrature_weights}
     like = {"dtype": position_dtype(x.dtype), "device": x.device}
-    return Grid(height, width, spacing=spacing, batch_size=batch, mask=mask, quadrature_weights=quadrature_weights, **like)
+    return Grid(height, width, spacing=spacing, batch_size=batch, periodic=periodic, **parts, **like)

@@ -52,8 +52,22 @@ BLOCKS = {
     "block without position": {"position": NoPosition},
     "query-key block": {"position": QueryKeyRotaryEmbedding},
 }
+
+
+class PeriodicBlock(nn.Module):
+    """A block on periodic grids."""
+
+    def __init__(self):
+        super().__init__()
+        self.in_type, self.block = T, steerable_block(T, num_heads=1, neighborhood=Disc(2.0))
+
+    def forward(self, x):
+        return self.block(x, periodic=True)
+
+
 MODULES: dict[str, Callable[[], nn.Module]] = {
     **{name: partial(steerable_block, T, num_heads=1, **options) for name, options in BLOCKS.items()},
+    "periodic block": PeriodicBlock,
     "linear": lambda: SteerableLinear(mixed_type("D4"), mixed_type("D4")),
     "feed-forward": lambda: BilinearFeedForward(T),
     "nonlinearity": lambda: FourierGELU(T),

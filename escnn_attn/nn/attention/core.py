@@ -14,9 +14,9 @@ from escnn_attn.fields.functions import band_limit
 from escnn_attn.nn.dropout import SteerableDropout
 from escnn_attn.nn.linear import IsotypicLinear
 from escnn_attn.nn.modules import IsotypicModule
-from escnn_attn.nn.neighborhood import AttentionPattern, Neighborhood, attention_pattern, require_neighborhood
-from escnn_attn.nn.position import Encoding, PositionEmbedding, PositionFactory
-from escnn_attn.tokens import Domain, Tokens
+from escnn_attn.nn.neighborhood import AttentionPattern, Neighborhood, attention_pattern, require_neighborhood, surroundings
+from escnn_attn.nn.position import Encoding, NoPosition, PositionEmbedding, PositionFactory
+from escnn_attn.tokens import Domain, Surroundings, Tokens
 
 
 def steerable_attention(
@@ -123,7 +123,8 @@ class SteerableAttention(IsotypicModule):
     def attend(self, tokens: Tokens, context: Tokens) -> Tokens:
         """Attention from tokens to a context: equations (2) to (7) of docs/mathematics.md."""
         q, k, v = self.query_key_value(tokens, context)  # equation (2)
-        pattern, encoding = self.prepare(tokens.domain, context.domain)
+        around, pattern, encoding = self.prepare(tokens.domain, context.domain)
+        k, v = around.copies(k, 2), around.copies(v, 2)
         out = steerable_attention(q, k, v, encoding, pattern, self.heads.scale, self.gain)  # equations (3) to (7)
         features = self.project_out(self.heads.merge(out))  # equation (7)
         reached = pattern.reached()
@@ -134,14 +135,16 @@ class SteerableAttention(IsotypicModule):
     def token_weights(self, tokens: Tokens, context: Tokens) -> Tensor:
         """The attention weights (b, h, t, s) from tokens to a context, for inspection: this stores tokens²."""
         q, k, _ = self.query_key_value(tokens, context)
-        pattern, encoding = self.prepare(tokens.domain, context.domain)
-        return pattern.weights(encoding.encode_query(q), encoding.encode_key(k), self.heads.scale, encoding.bias)
+        around, pattern, encoding = self.prepare(tokens.domain, context.domain)
+        query, key = encoding.encode_query(q), encoding.encode_key(around.copies(k, 2))
+        return around.total(pattern.weights(query, key, self.heads.scale, encoding.bias), context.domain.num_tokens)
 
-    def prepare(self, query: Domain, key: Domain) -> tuple[AttentionPattern, Encoding]:
-        """The pattern and the encoding, which the query domain caches: a compiled graph finds them there."""
-        query = query.about(key)
-        pattern = attention_pattern(self.neighborhood, query, key)
-        return pattern, query.cached(self.position, lambda: self.position.at(query, key, pattern.distance), key)
+    def prepare(self, query: Domain, context: Domain) -> tuple[Surroundings, AttentionPattern, Encoding]:
+        """The keys, the pattern and the encoding, which the domains cache: a compiled graph finds them there."""
+        query = query.about(context)
+        around = surroundings(self.neighborhood, query, context, everywhere=isinstance(self.position, NoPosition))
+        key, pattern = around.domain, attention_pattern(self.neighborhood, query, around.domain)
+        return around, pattern, query.cached(self.position, lambda: self.position.at(query, key, pattern.distance), key)
 
     def extra_repr(self) -> str:
         heads = self.heads

@@ -15,7 +15,7 @@ from escnn_attn.fields import ExactBuffer, require_planar
 from escnn_attn.functional import phases, rotate_pairs
 from escnn_attn.nn.attention.core import require_heads
 from escnn_attn.nn.modules import TokenModule
-from escnn_attn.nn.neighborhood import AttentionPattern, Neighborhood, attention_pattern, require_neighborhood
+from escnn_attn.nn.neighborhood import AttentionPattern, Neighborhood, attention_pattern, require_neighborhood, surroundings
 from escnn_attn.nn.position._rotation import require_fixed, rotated_waves, spread_wavenumbers
 from escnn_attn.tokens import Tokens
 
@@ -65,14 +65,19 @@ class RegularSelfAttention(TokenModule):
         """Equation (21) or (22) of docs/mathematics.md."""
         domain = tokens.domain
         require_fixed(self, domain.positions)
+        around = surroundings(self.neighborhood, domain, domain)
         q, k, v = self._project(self.in_layout.merge(tokens.features))
-        theta = phases(domain.positions, self.waves.like(domain.positions)).transpose(1, 2)
-        pattern = attention_pattern(self.neighborhood, domain, domain)
-        keys, values = (rearrange(part, "b u h t c -> b h t u c").contiguous() for part in (k, v))
+        waves = self.waves.like(domain.positions)
+        theta, key_theta = (phases(place.positions, waves).transpose(1, 2) for place in (domain, around.domain))
+        pattern = attention_pattern(self.neighborhood, domain, around.domain)
+        keys, values = (rearrange(around.copies(part, 3), "b u h t c -> b h t u c").contiguous() for part in (k, v))
         swapped, values = _swap_halves(keys), values.flatten(2, 3)
         attend = partial(checkpoint, self._attend, use_reentrant=False) if self.checkpointing else self._attend
         # an element at a time: large temporaries stay in the cache, and all elements have the same values
-        sums = [attend(q[:, min(g, q.shape[1] - 1)], keys, swapped, values, theta[:, g], g, pattern) for g in range(self.order)]
+        sums = [
+            attend(q[:, min(g, q.shape[1] - 1)], keys, swapped, values, (theta[:, g], key_theta[:, g]), g, pattern)
+            for g in range(self.order)
+        ]
         out = self.project_out(rearrange(torch.stack(sums), "g b h t c -> b t g (h c)"))
         out = rearrange(out, "b t g field -> b (field g) t")
         reached = pattern.reached()
@@ -89,17 +94,24 @@ class RegularSelfAttention(TokenModule):
         return None
 
     def _attend(
-        self, q: Tensor, keys: Tensor, swapped: Tensor, values: Tensor, theta: Tensor, g: int, pattern: AttentionPattern
+        self,
+        q: Tensor,
+        keys: Tensor,
+        swapped: Tensor,
+        values: Tensor,
+        thetas: tuple[Tensor, Tensor],
+        g: int,
+        pattern: AttentionPattern,
     ) -> Tensor:
-        """Sums over keys (b, h, t, c) for the queries at the g-th element, with its phases theta (b, t, pairs).
+        """Sums over keys (b, h, t, c) for the queries at the g-th element, with its phases (b, t, pairs) of queries and of keys.
 
         The keys are (b, h, t, u, c), and `swapped` are the keys with their halves exchanged.
         """
-        theta = theta[:, None]
+        theta, key_theta = (part[:, None] for part in thetas)
         query = rotate_pairs(q, theta.cos(), theta.sin())
         # as wide as the keys, though equal for all elements: products with short rows are slow
-        theta = theta[..., None, :].expand(-1, -1, -1, keys.shape[3], -1)
-        cos, sin = torch.cat([theta, theta], dim=-1).cos(), torch.cat([-theta, theta], dim=-1).sin()
+        wide = key_theta[..., None, :].expand(-1, -1, -1, keys.shape[3], -1)
+        cos, sin = torch.cat([wide, wide], dim=-1).cos(), torch.cat([-wide, wide], dim=-1).sin()
         rotated = (keys * cos).addcmul(swapped, sin)
         offsets = self._offsets(g)
         if offsets is not None:

@@ -33,7 +33,8 @@ class SteerableSelfAttention(SteerableAttention, TokenModule):
             functions, rounded up to even.
         max_frequency: band limit of the functions; None for the highest frequency of the types, at least 1.
         position: a `PositionEmbedding` class or `functools.partial` of one, called with the head type and `num_heads`.
-        neighborhood: the tokens $\mathcal{N}(t)$ that a token attends to, `Disc(radius)` or `KNearest(k)`; None for all.
+        neighborhood: the tokens $\mathcal{N}(t)$ that a token attends to, `Disc(radius)` or `KNearest(k)`; None for all,
+            which periodic domains (`forward(…, periodic=True)`) do not allow.
         dropout: probability of dropping a field of the output in training, in [0, 1).
 
     Shape:

@@ -1,7 +1,6 @@
 """Attention to discs on a grid, tile by tile."""
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +19,16 @@ BAND = 2**21
 def disc_pattern(query: Domain, key: Domain, radius: float) -> AttentionPattern:
     """Attention to discs of a radius on one grid: by tiles, or by a mask over all pairs for discs of the order of the grid."""
     tiles = Tiles(query, key, radius)
-    pairs = tiles.rows * tiles.columns * tiles.side**2 * tiles.window**2
-    return tiles if 2 * pairs < (tiles.height * tiles.width) ** 2 else WideDiscs(query, key, radius)
+    pairs, keys = tiles.rows * tiles.columns * tiles.side**2 * tiles.window**2, tiles.key_height * tiles.key_width
+    return tiles if 2 * pairs < tiles.height * tiles.width * keys else WideDiscs(query, key, radius)
+
+
+def margin_of(query: Lattice | None, key: Lattice | None) -> int | None:
+    """How many rows and columns of keys there are beyond the queries, on each side; None where that is not the same for all sides."""
+    if query is None or key is None or query.disc or key.disc or query.spacing != key.spacing:
+        return None
+    rows, columns = key.height - query.height, key.width - query.width
+    return rows // 2 if rows == columns and rows >= 0 and rows % 2 == 0 else None
 
 
 class Discs(AttentionPattern):
@@ -29,7 +36,7 @@ class Discs(AttentionPattern):
 
     Args:
         query: a grid.
-        key: the same grid, perhaps with another mask and other weights.
+        key: the same grid, perhaps with another mask and other weights, or with the same number of rows and columns more on all sides.
         radius: of the discs, in the units of the positions.
     """
 
@@ -66,23 +73,28 @@ class Tiles(Discs):
     """Discs by tiles: a square tile of queries attends to a window of keys around it, masked to the disc of each query.
 
     Time and memory are linear in the pixels. Tiles are `side` wide, windows wider by a `halo` on each side; `rows` × `columns`
-    tiles cover the grid.
+    tiles cover the queries.
     """
 
     def __init__(self, query: Domain, key: Domain, radius: float) -> None:
         super().__init__(query, key, radius)
-        assert key.lattice is not None
-        self.height, self.width, self.spacing, _ = key.lattice
+        margin = margin_of(query.lattice, key.lattice)
+        assert query.lattice is not None
+        assert margin is not None
+        self.height, self.width, self.spacing, _ = query.lattice
+        self.key_height, self.key_width = self.height + 2 * margin, self.width + 2 * margin
         longest = max(self.height, self.width)
         self.halo = min(int(radius / self.spacing), longest - 1)
         self.side = min(max(4, 2 * self.halo + 2), longest)
         self.window = self.side + 2 * self.halo
         self.rows, self.columns = -(-self.height // self.side), -(-self.width // self.side)
+        self._disc: Tensor | None = None
+        self._exists: Tensor | None = None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
         logits = self._window_logits(bias)
         rows = self._rows_per_band(k, copies)
-        queries, keys, values = self._bands(q, rows, 0), self._bands(k, rows, self.halo), self._bands(v, rows, self.halo)
+        queries, keys, values = self._bands(q, rows), self._key_bands(k, rows), self._key_bands(v, rows)
         out = []
         for band, (query, key, value) in enumerate(zip(queries, keys, values, strict=True)):
             tiles = slice(band * rows * self.columns, (band + 1) * rows * self.columns)
@@ -90,19 +102,26 @@ class Tiles(Discs):
             keep = _per_tile(self.exists[:, tiles] & self.disc, query, copies)
             added = None if logits is None else _per_tile(logits if logits.shape[1] == 1 else logits[:, tiles], query, copies)
             mixed = attend(_stacked(query), _stacked(key, copies), _stacked(value, copies), scale, keep, added)
-            out.append(self._untile(mixed, len(query)))
+            out.append(self._untile(mixed, query.shape[0]))
         return torch.cat(out, dim=2)[:, :, : self.height, : self.width].flatten(2, 3)
 
-    @cached_property
+    @property
     def disc(self) -> Tensor:
         """Keys of the window of any tile that are in the disc of a query, bool (queries of a tile, keys of a window)."""
-        query, key = self._tile_positions()
-        return distances(query, key)[0] <= self.radius
+        if self._disc is None:  # not a cached_property, whose lock compilers do not take
+            query, key = self._tile_positions()
+            self._disc = distances(query, key)[0] <= self.radius
+        return self._disc
 
-    @cached_property
+    @property
     def exists(self) -> Tensor:
         """Keys of the windows to attend to at all, bool (b or 1, tiles, 1, 1, keys of a window)."""
-        everywhere = torch.ones(1, self.height * self.width, dtype=torch.bool, device=self.x_key.device)
+        if self._exists is None:
+            self._exists = self._existing()
+        return self._exists
+
+    def _existing(self) -> Tensor:
+        everywhere = torch.ones(1, self.key_height * self.key_width, dtype=torch.bool, device=self.x_key.device)
         return self._of_keys(everywhere if self.keep is None else self.keep)
 
     def reached(self) -> Tensor | None:
@@ -111,7 +130,7 @@ class Tiles(Discs):
         dtype = self.x_key.dtype
         counts = self.exists[:, :, 0].to(dtype) @ self.disc.to(dtype).T  # keys in the disc of each query
         any_key = rearrange(counts, "b tile 1 query -> (b tile) 1 query 1") > 0
-        return self._untile(any_key, len(self.keep))[:, 0, : self.height, : self.width, 0].flatten(1)
+        return self._untile(any_key, self.keep.shape[0])[:, 0, : self.height, : self.width, 0].flatten(1)
 
     def _window_logits(self, bias: BiasFn) -> Tensor | None:
         """Bias and log-weights (b or 1, tiles or 1, h or 1, queries of a tile or 1, keys of a window)."""
@@ -129,7 +148,7 @@ class Tiles(Discs):
 
     def _of_keys(self, x: Tensor) -> Tensor:
         """Numbers of the keys (b, s), for each window: (b, tiles, 1, 1, keys of a window)."""
-        (band,) = self._bands(x[:, None, :, None], self.rows, self.halo)
+        (band,) = self._key_bands(x[:, None, :, None], self.rows)
         return rearrange(self._tiles(band, self.window), "b tile 1 y x 1 -> b tile 1 1 (y x)")
 
     def _rows_per_band(self, k: Tensor, copies: int) -> int:
@@ -139,17 +158,32 @@ class Tiles(Discs):
         row = self.columns * len(k) * copies * self.window**2 * max(k.shape[1] * k.shape[3], self.side**2)
         return min(self.rows, max(1, BAND // row))
 
-    def _bands(self, x: Tensor, rows: int, halo: int) -> list[Tensor]:
-        """Tokens (b, h, s·copies, w) as bands of `rows` rows of tiles, (b, h, y, x, copies·w), padded by a halo and to whole tiles."""
-        x = x.unflatten(2, (self.height, self.width, -1)).flatten(4)
+    def _bands(self, q: Tensor, rows: int) -> Sequence[Tensor]:
+        """Queries (b, h, t, w) as bands of `rows` rows of tiles, (b, h, y, x, w), padded to whole tiles."""
         right, below = self.columns * self.side - self.width, self.rows * self.side - self.height
-        blocks = F.pad(x, (0, 0, halo, halo + right, 0, below)).split(rows * self.side, dim=2)
-        if halo == 0:
-            return list(blocks)
-        edge = torch.zeros_like(blocks[0][:, :, :1]).expand(-1, -1, halo, -1, -1)
-        above = [edge, *(block[:, :, -halo:] for block in blocks[:-1])]
-        under = [*(block[:, :, :halo] for block in blocks[1:]), edge]
-        return [torch.cat(parts, dim=2) for parts in zip(above, blocks, under, strict=True)]
+        q = q.unflatten(2, (self.height, self.width))
+        return F.pad(q, (0, 0, 0, right, 0, below)).split(rows * self.side, dim=2)
+
+    def _key_bands(self, x: Tensor, rows: int) -> list[Tensor]:
+        """Keys (b, h, s·copies, w) as those bands with a halo, (b, h, y, x, copies·w); zero where there are none."""
+        x = x.unflatten(2, (self.key_height, self.key_width, -1)).flatten(4)
+        before = self.halo - (self.key_height - self.height) // 2
+        right = self.columns * self.side + 2 * self.halo - self.key_width - before
+        below = self.rows * self.side + 2 * self.halo - self.key_height - before
+        x, step = F.pad(x, (0, 0, before, right, before, below)), rows * self.side
+        if self.halo == 0:
+            return list(x.split(step, dim=2))
+        above, *blocks = x.split([self.halo, *self._heights(step), self.halo], dim=2)
+        # not as slices of x, as the gradient of each would be as large as x
+        *blocks, under = blocks
+        tops = [above, *(block[:, :, -self.halo :] for block in blocks[:-1])]
+        bottoms = [*(block[:, :, : self.halo] for block in blocks[1:]), under]
+        return [torch.cat(parts, dim=2) for parts in zip(tops, blocks, bottoms, strict=True)]
+
+    def _heights(self, step: int) -> list[int]:
+        """Heights of bands of queries in pixels, `step` but for the last."""
+        height = self.rows * self.side
+        return [min(step, height - start) for start in range(0, height, step)]
 
     def _tiles(self, band: Tensor, size: int) -> Tensor:
         """A band (b, h, y, x, w) as squares of a size around each tile, (b, tiles, h, size, size, w)."""

@@ -1,5 +1,6 @@
 """Neighborhoods: which keys a query attends to, by distance and never by direction."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from escnn_attn.arguments import require_integer, require_positive
 from escnn_attn.modes import constant_result, readable, recorded
 from escnn_attn.nn.neighborhood._patterns import AllPairs, AttentionPattern, FixedPairs, Graph
-from escnn_attn.nn.neighborhood._tiles import WideDiscs, disc_pattern
+from escnn_attn.nn.neighborhood._tiles import WideDiscs, disc_pattern, margin_of
 from escnn_attn.tokens import Domain, Lattice, diameter, lattice_positions
 
 #: rounding allowed for, relative to a distance: tokens at just the radius are inside however the plane is turned
@@ -44,10 +45,17 @@ class Neighborhood(ABC):
             slack: rounding of the positions: distances that differ by less are to count as equal.
         """
 
+    def reach(self, width: float, height: float) -> float:
+        """How far from a query keys may be in a periodic cell; below half of its shorter side, so that each key is near once.
+
+        This is half of it, where `pairs` as far apart are left out. A subclass that knows how far it reaches returns less.
+        """
+        return min(width, height) / 2
+
     def pattern(self, query: Domain, key: Domain) -> AttentionPattern:
         """The pairs of tokens, for attention of a query domain to a key domain."""
         if recorded() and query.lattice is not None and key.lattice is not None:
-            near = (self, (query.lattice, key.lattice), query.positions.dtype)
+            near = (self, (query.lattice, key.lattice), query.positions.dtype, _limit(query))
             return FixedPairs(query, key, _near_mask(*near).to(query.positions.device), _near_distance(*near))
         return Graph(query, key, self.edges(query, key))
 
@@ -70,7 +78,20 @@ class Neighborhood(ABC):
             )
         row, key = np.divmod(np.unique(row * len(keys) + key), len(keys))  # a pair that is given twice counts once
         same = np.abs(keys[key, 2] - queries[row, 2]) < 0.5
-        return torch.from_numpy(np.stack([key_index[key[same]], query_index[row[same]]])).to(device)
+        key, row = _below(_limit(query), queries, keys, np.stack([key[same], row[same]]))
+        return torch.from_numpy(np.stack([key_index[key], query_index[row]])).to(device)
+
+
+def _limit(query: Domain) -> float:
+    """The distance below which keys are near to queries: half of a periodic cell, so that of the images of a key one is at most."""
+    return math.inf if query.cell is None else min(query.cell) / 2 * (1 - MARGIN)
+
+
+def _below(limit: float, query: np.ndarray, key: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """The pairs (2, e) of keys and queries, at positions (s, 3) and (t, 3), that are nearer than a limit."""
+    if limit == math.inf:
+        return pairs
+    return pairs[:, np.linalg.norm(query[pairs[1], :2] - key[pairs[0], :2], axis=1) < limit]
 
 
 def _points(x: Tensor, mask: Tensor | None, batch: int, gap: float) -> tuple[np.ndarray, np.ndarray]:
@@ -81,26 +102,29 @@ def _points(x: Tensor, mask: Tensor | None, batch: int, gap: float) -> tuple[np.
     return torch.cat([x, sample], dim=2)[kept].numpy(), kept.flatten().nonzero()[:, 0].numpy()
 
 
-def _near_pairs(neighborhood: Neighborhood, lattices: tuple[Lattice, Lattice], dtype: torch.dtype) -> tuple[np.ndarray, ...]:
-    """Positions (t, 3) and (s, 3) of two lattices in a plane, and the pairs (2, e) of keys and queries among them."""
+def _near_pairs(
+    neighborhood: Neighborhood, lattices: tuple[Lattice, Lattice], dtype: torch.dtype, limit: float
+) -> tuple[np.ndarray, ...]:
+    """Positions (t, 3) and (s, 3) of two lattices in a plane, and the pairs (2, e) of keys and queries that are nearer than a limit."""
     query, key = (np.pad(lattice_positions(lattice), ((0, 0), (0, 1))) for lattice in lattices)
     extent = np.linalg.norm(np.ptp(np.concatenate([query, key]), axis=0))
-    return query, key, neighborhood.pairs(query, key, 4 * torch.finfo(dtype).eps * float(extent))
+    pairs = neighborhood.pairs(query, key, 4 * torch.finfo(dtype).eps * float(extent))
+    return query, key, _below(limit, query, key, pairs)
 
 
 @constant_result
-def _near_mask(neighborhood: Neighborhood, lattices: tuple[Lattice, Lattice], dtype: torch.dtype) -> Tensor:
+def _near_mask(neighborhood: Neighborhood, lattices: tuple[Lattice, Lattice], dtype: torch.dtype, limit: float) -> Tensor:
     """Which keys of a lattice are near which queries, bool (t, s)."""
-    query, key, pairs = _near_pairs(neighborhood, lattices, dtype)
+    query, key, pairs = _near_pairs(neighborhood, lattices, dtype, limit)
     mask = np.zeros((len(query), len(key)), dtype=bool)
     mask[pairs[1], pairs[0]] = True
     return torch.from_numpy(mask)
 
 
 @constant_result
-def _near_distance(neighborhood: Neighborhood, lattices: tuple[Lattice, Lattice], dtype: torch.dtype) -> float:
+def _near_distance(neighborhood: Neighborhood, lattices: tuple[Lattice, Lattice], dtype: torch.dtype, limit: float) -> float:
     """The largest distance of a near pair."""
-    query, key, pairs = _near_pairs(neighborhood, lattices, dtype)
+    query, key, pairs = _near_pairs(neighborhood, lattices, dtype, limit)
     return float(np.linalg.norm(query[pairs[1]] - key[pairs[0]], axis=1).max(initial=0.0))
 
 
@@ -110,7 +134,7 @@ class Disc(Neighborhood):
 
     On a grid, time and memory are linear in the pixels, on clouds in the edges of the graph. A disc that covers
     everything is global attention. Positions are rounded, so the radius is a little wider on wide clouds: by about 5e-7 of
-    their diameter in float32.
+    their diameter in float32. On a periodic domain the disc must be smaller than half of the cell, so that it sees each token once.
 
     Args:
         radius: in the units of the positions (token spacings on a grid, those of `coords` on clouds); tokens at just the radius
@@ -139,13 +163,22 @@ class Disc(Neighborhood):
     def __post_init__(self) -> None:
         object.__setattr__(self, "radius", require_positive("radius", self.radius))
 
+    def reach(self, width: float, height: float) -> float:
+        reach = self.radius * (1 + MARGIN)
+        if not 2 * reach < min(width, height):
+            raise ValueError(
+                f"radius must be less than half of the periodic cell, or a disc would meet itself: expected less than "
+                f"{min(width, height) / 2:g}, got {self.radius:g}"
+            )
+        return reach
+
     def pattern(self, query: Domain, key: Domain) -> AttentionPattern:
         reach = self.radius * (1 + MARGIN)
         if not (readable(query.positions) and readable(key.positions)) and key.lattice is None:
             return WideDiscs(query, key, reach)  # a graph would depend on numbers that cannot be read
         if not query.batch_size * key.num_tokens or diameter(query, key) <= reach:
             return AllPairs(query, key)
-        if key.lattice is not None and query.lattice == key.lattice and not key.lattice.disc:
+        if margin_of(query.lattice, key.lattice) is not None:
             return disc_pattern(query, key, reach)
         return super().pattern(query, key)
 
@@ -158,6 +191,8 @@ class Disc(Neighborhood):
 @dataclass(frozen=True)
 class KNearest(Neighborhood):
     """The k nearest tokens, itself among them; tokens as far as the k-th are included, so that ties break no symmetry.
+
+    On a periodic domain, those of them that are nearer than half of the cell, where a token is nearest once.
 
     Args:
         k: number of tokens; all of a smaller sample.
@@ -191,36 +226,6 @@ class KNearest(Neighborhood):
         found = [np.array(keys, dtype=np.int64) for keys in tree.query_ball_point(query[rows], reach[rows])]
         again = np.repeat(rows, [len(keys) for keys in found])
         return np.stack([np.concatenate([index[row, column], *found]), np.concatenate([row, again])])
-
-
-def attention_pattern(neighborhood: Neighborhood | None, query: Domain, key: Domain) -> AttentionPattern:
-    """The pairs of tokens that attend: along the graph of the query domain where it has one, or in a neighborhood, or all.
-
-    The query domain caches it: layers with equal neighborhoods share it.
-
-    Args:
-        neighborhood: of a layer; None for all pairs.
-        query: domain of the tokens that attend.
-        key: domain of the tokens attended to.
-    """
-
-    def make() -> AttentionPattern:
-        if query.edge_index is not None:
-            return Graph(query, key, query.edge_index)
-        return AllPairs(query, key) if neighborhood is None else neighborhood.pattern(query, key)
-
-    return query.cached(("pattern", _hashable(neighborhood)), make, key)
-
-
-def _hashable(neighborhood: Neighborhood | None) -> object:
-    """The neighborhood itself, so that equal ones share patterns, or its id where it cannot be hashed."""
-    if neighborhood is None:  # whose hash older compilers do not know
-        return None
-    try:
-        hash(neighborhood)
-    except TypeError:
-        return id(neighborhood)
-    return neighborhood
 
 
 def require_neighborhood(neighborhood: object) -> Neighborhood | None:

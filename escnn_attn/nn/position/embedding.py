@@ -130,7 +130,7 @@ class Encoding:
 
 
 class NoPosition(PositionEmbedding):
-    """Attention that does not see positions: permutation equivariant on top of the symmetries.
+    """Attention that does not see positions: permutation equivariant on top of the symmetries, and global on periodic domains too.
 
     Args:
         head_type: field type of one head.
