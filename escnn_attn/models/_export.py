@@ -7,17 +7,16 @@ from escnn.nn import EquivariantModule
 from torch import Tensor, nn
 
 from escnn_attn.models.block import SteerableStack
-from escnn_attn.modes import plain_number
 from escnn_attn.nn._export import fixed_size, without_types
 from escnn_attn.nn.linear import SteerableLinear
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.nn.pooling import InvariantPooling
-from escnn_attn.tokens import PaddedClouds, Tokens, disc_factor, grid_of
+from escnn_attn.tokens import PaddedClouds, Tokens, grid_of
 
 
 def crop(images: Tensor) -> Tensor:
     """Images (b, c, height, width) within the largest centered disc, zero beyond."""
-    return images * disc_factor(*(plain_number(side) for side in images.shape[2:]), dtype=images.dtype, device=images.device)
+    return images * grid_of(images).window(images.dtype)
 
 
 class ExportedNetwork(nn.Module):

@@ -8,10 +8,10 @@ from typing_extensions import Unpack
 
 from escnn_attn.arguments import require_integer
 from escnn_attn.fields import Features, IsotypicLayout
-from escnn_attn.modes import plain_number
+from escnn_attn.modes import kept_open, plain_number
 from escnn_attn.tokens.clouds import Clouds
 from escnn_attn.tokens.domain import Domain, DomainOptions, position_dtype
-from escnn_attn.tokens.grid import Grid
+from escnn_attn.tokens.grid import Grid, OpenGrid
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,9 @@ def domain_of(
 
 def grid_of(x: Tensor, *, spacing: float = 1.0, mask: Tensor | None = None, quadrature_weights: Tensor | None = None) -> Grid:
     """The grid of a plain tensor (b, c, height, width)."""
-    batch, _, *sides = x.shape
-    height, width = (plain_number(side) for side in sides)
-    like = {"dtype": position_dtype(x.dtype), "device": x.device}
-    return Grid(height, width, spacing=spacing, batch_size=batch, mask=mask, quadrature_weights=quadrature_weights, **like)
+    batch, _, height, width = x.shape
+    options = {"spacing": spacing, "batch_size": batch, "mask": mask, "quadrature_weights": quadrature_weights}
+    options |= {"dtype": position_dtype(x.dtype), "device": x.device}
+    if kept_open(height, width):
+        return OpenGrid(height, width, **options)
+    return Grid(plain_number(height), plain_number(width), **options)
