@@ -39,7 +39,7 @@ def readable(x: Tensor) -> bool:
     return True
 
 
-R = TypeVar("R")
+R, T = TypeVar("R"), TypeVar("T")
 
 
 def constant_result(function: Callable[..., R]) -> Callable[..., R]:
@@ -78,3 +78,16 @@ def kept_open(*sizes: int) -> bool:
     from torch.fx.experimental.symbolic_shapes import has_static_value  # here, as it would take seconds to import the compiler
 
     return not all(has_static_value(size) for size in sizes)
+
+
+def any_sizes(compiled: Callable[[T], R]) -> Callable[[T], R]:
+    """A compiled function whose graphs are for sizes that differ later though equal at first, as a batch of 4 beside 4 copies."""
+    from torch.fx.experimental import _config  # here, for the same reason
+
+    def call(x: T) -> R:
+        if recorded():  # compilers look inside, and do not know such settings
+            return compiled(x)
+        with _config.patch(use_duck_shape=False):
+            return compiled(x)
+
+    return call

@@ -107,8 +107,11 @@ class Domain(ABC):
 
     def table(self, name: Hashable, make: Callable[[], T]) -> T:
         """As `cached`, for constants that depend on the positions alone: grids keep them between calls."""
-        with torch.no_grad():
-            return self.cached(name, make)
+        tables = self.cached("tables", dict[Hashable, T])  # apart: compilers make a graph for each set of names in the cache
+        if name not in tables:
+            with torch.no_grad():
+                tables[name] = make()
+        return tables[name]
 
     def about(self, other: "Domain") -> "Domain":
         """This domain with positions about the center of another, for attention between the two."""

@@ -141,7 +141,9 @@ class SteerableAttention(IsotypicModule):
         """The pattern and the encoding, which the query domain caches: a compiled graph finds them there."""
         query = query.about(key)
         pattern = attention_pattern(self.neighborhood, query, key)
-        return pattern, query.cached(self.position, lambda: self.position.at(query, key, pattern.distance), key)
+        # under a number, as compilers do not compare modules with other names; the module beside it lives as long, and the number is its own
+        made = query.cached(id(self.position), lambda: (self.position, self.position.at(query, key, pattern.distance)), key)
+        return pattern, made[1]
 
     def extra_repr(self) -> str:
         heads = self.heads
