@@ -74,6 +74,8 @@ class Domain(ABC):
         self.center: Tensor | None = None
         self.lattice: Lattice | None = None
         self._cache: dict[Hashable, Any] = {}
+        #: apart, as compilers make a graph for each set of names in the cache, and tables have numbers in theirs
+        self._tables: dict[Hashable, Any] = {}
 
     @property
     def num_tokens(self) -> int:
@@ -107,11 +109,10 @@ class Domain(ABC):
 
     def table(self, name: Hashable, make: Callable[[], T]) -> T:
         """As `cached`, for constants that depend on the positions alone: grids keep them between calls."""
-        tables = self.cached("tables", dict[Hashable, T])  # apart: compilers make a graph for each set of names in the cache
-        if name not in tables:
+        if name not in self._tables:
             with torch.no_grad():
-                tables[name] = make()
-        return tables[name]
+                self._tables[name] = make()
+        return self._tables[name]
 
     def about(self, other: "Domain") -> "Domain":
         """This domain with positions about the center of another, for attention between the two."""
@@ -140,7 +141,7 @@ class Domain(ABC):
 
     def _with(self, **changes: Any) -> Self:
         changed = copy.copy(self)
-        vars(changed).update(changes, _cache={})
+        vars(changed).update(changes, _cache={}, _tables={})
         return changed
 
 

@@ -67,8 +67,10 @@ class Grid(Domain):
         super().__init__(positions, batch_size, None if mask is None else mask.flatten(1), quadrature_weights)
         self.lattice = lattice
 
-    #: positions (t, 2) of a lattice
-    _positions = staticmethod(positions_tensor)
+    @staticmethod
+    def _positions(lattice: Lattice, *, dtype: torch.dtype, device: torch.device | str | None) -> Tensor:
+        """Positions (t, 2) of a lattice."""
+        return positions_tensor(lattice, dtype=dtype, device=device)
 
     def pad(self, x: Tensor) -> Tensor:
         """(b, channels, height, width) to (b, channels, tokens)."""

@@ -11,12 +11,14 @@ from escnn_attn import Disc, KNearest, RadialBias, SteerableStack, fourier_type,
 from tests.helpers import relative, small_model
 
 
-def stack(depth: int = 1, **options) -> SteerableStack:
-    t = fourier_type(planar_gspace("SO2"), 4, 2)
-    return SteerableStack([steerable_block(t, num_heads=2, **options) for _ in range(depth)])
+SMALL = fourier_type(planar_gspace("SO2"), 2, 1)
 
 
-def images(side: int, channels: int = 20, batch: int = 2) -> torch.Tensor:
+def stack(**options) -> SteerableStack:
+    return SteerableStack([steerable_block(SMALL, **{"num_heads": 2, **options})])
+
+
+def images(side: int, channels: int = SMALL.size, batch: int = 2) -> torch.Tensor:
     return torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(side))
 
 
@@ -55,13 +57,12 @@ def test_one_graph_serves_several_numbers_of_tokens_and_samples():
 @pytest.mark.parametrize("neighborhood", [None, pytest.param(KNearest(3), marks=pytest.mark.slow)])
 def test_one_graph_serves_several_clouds(neighborhood):
     """Of any number, size and extent."""
-    t = fourier_type(planar_gspace("SO2"), 2, 1)
-    module = SteerableStack([steerable_block(t, num_heads=1, neighborhood=neighborhood)])
+    module = stack(num_heads=1, neighborhood=neighborhood)
     compiled = copy.deepcopy(module)
     counter = CompileCounterWithBackend("eager")
     compiled.compile(backend=counter, fullgraph=True)
     for clouds, points, extent in ((2, 5, 1.0), (3, 4, 30.0), (4, 7, 4.0)):
-        x = t(torch.randn(clouds * points, t.size), extent * torch.randn(clouds * points, 2))
+        x = SMALL(torch.randn(clouds * points, SMALL.size), extent * torch.randn(clouds * points, 2))
         batch = torch.arange(clouds).repeat_interleave(points)
         assert relative(compiled(x, batch=batch).tensor, module(x, batch=batch).tensor) < 1e-5
         assert counter.frame_count == 1
@@ -97,11 +98,11 @@ def test_one_graph_serves_neighborhoods_on_several_grids(neighborhood):
 @pytest.mark.parametrize("neighborhood", [None, pytest.param(Disc(1.5), marks=pytest.mark.slow)])
 def test_a_compiled_block_is_one_graph_for_each_size(neighborhood):
     """As people write it: `torch.compile(block, fullgraph=True)`."""
-    block = steerable_block(fourier_type(planar_gspace("SO2"), 2, 1), num_heads=1, neighborhood=neighborhood)
+    block = steerable_block(SMALL, num_heads=1, neighborhood=neighborhood)
     counter = CompileCounterWithBackend("eager")
     compiled = torch.compile(block, backend=counter, fullgraph=True)
     for number, side in enumerate((5, 7)):
-        x = block.in_type(images(side, 6))
+        x = block.in_type(images(side))
         assert relative(compiled(x).tensor, block(x).tensor) < 1e-5
         assert relative(compiled(block.in_type(x.tensor[:1])).tensor, block(x).tensor[:1]) < 1e-5
         assert counter.frame_count >= number + 1

@@ -63,10 +63,7 @@ def assert_same_on_sizes(found, module: torch.nn.Module, x: torch.Tensor) -> Non
 
 
 @pytest.mark.parametrize("strict", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "name",
-    [name if name in ("neighbors", "classifier of discs") else pytest.param(name, marks=pytest.mark.slow) for name in OPEN],
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in OPEN])
 def test_an_export_takes_any_size(name, strict):
     module, x, sizes = opened(name)
     with torch.no_grad():
