@@ -10,7 +10,6 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from escnn_attn import Disc, KNearest, RadialBias, SteerableStack, fourier_type, planar_gspace, steerable_block
 from tests.helpers import relative, small_model
 
-
 SMALL = fourier_type(planar_gspace("SO2"), 2, 1)
 
 
@@ -39,9 +38,9 @@ def fresh():
 def test_one_graph_serves_several_numbers_of_tokens_and_samples():
     """The graph is captured and differentiated as for the real compiler, which `slow` tests run, but not translated.
 
-    The first batch is as large as the number of components and of heads, which no later batch is.
+    The first batch is as large as the number of components and of copies, which no later batch is.
     """
-    module = stack()
+    module = stack(num_heads=1)
     compiled = copy.deepcopy(module)
     counter = CompileCounterWithBackend("aot_eager")
     compiled.compile(backend=counter, fullgraph=True)
