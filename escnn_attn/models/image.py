@@ -91,8 +91,10 @@ class ImageNetwork(SteerableNetwork):
     def export(self) -> nn.Module:
         """A copy in eval mode that maps plain images (b, c, height, width) to logits, or to fields (b, c', height', width').
 
-        For `torch.export`, `torch.onnx.export(…, dynamo=True)` and `torch.jit.trace`, of any batch and one height and width. It
-        holds no field types. Image sizes on which the stem's strides keep the center are the caller's to choose.
+        For `torch.export`, `torch.onnx.export(…, dynamo=True)` and `torch.jit.trace`, of any batch. The first two take any height and
+        width where `dynamic_shapes` keeps them open: then `RotaryEmbedding` of a continuous group needs a `max_distance` or a `Disc`,
+        and `Disc` and `KNearest` are masks over all pairs. It holds no field types. Image sizes on which the stem's strides keep the
+        center are the caller's to choose.
         """
         return ExportedNetwork(self.stem, self.blocks, self.plain_readout(), self.disc)
 
