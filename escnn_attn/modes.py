@@ -39,7 +39,8 @@ def readable(x: Tensor) -> bool:
     return True
 
 
-R, T = TypeVar("R"), TypeVar("T")
+R = TypeVar("R")
+T = TypeVar("T")
 
 
 def constant_result(function: Callable[..., R]) -> Callable[..., R]:
@@ -87,7 +88,7 @@ def any_sizes(compiled: Callable[[T], R]) -> Callable[[T], R]:
     def call(x: T) -> R:
         if recorded():  # compilers look inside, and do not know such settings
             return compiled(x)
-        with _config.patch(use_duck_shape=False):
+        with _config.patch(use_duck_shape=False):  # pyright: ignore[reportAttributeAccessIssue] (torch adds it at run time)
             return compiled(x)
 
     return call

@@ -162,3 +162,12 @@ def test_onnx_takes_any_clouds(readout, block, tmp_path):
     run = in_onnx(module.export(), padded(2, 6), _open_sizes(), tmp_path)
     with torch.no_grad():
         assert_same_on_clouds(run, module)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("block", ["discs", "nearest"])
+def test_a_trace_takes_any_clouds(block):
+    """It must not keep the neighbors of the clouds at hand."""
+    module = point_network("logits", block)
+    with torch.no_grad():
+        assert_same_on_clouds(torch.jit.trace(module.export(), padded(2, 6)), module)
