@@ -30,7 +30,7 @@ def keepable() -> bool:
 
 def readable(x: Tensor) -> bool:
     """Whether numbers can be read from a tensor: it is neither traced nor a sample of a batch of `torch.func.vmap`."""
-    if torch.compiler.is_compiling():
+    if recorded():
         return False
     while is_functorch_wrapped_tensor(x):
         if is_batchedtensor(x):
@@ -40,6 +40,7 @@ def readable(x: Tensor) -> bool:
 
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 def constant_result(function: Callable[..., R]) -> Callable[..., R]:
@@ -63,18 +64,31 @@ def fixed(function: Callable[..., R]) -> Callable[..., R]:
 
 
 def plain_number(size: int) -> int:
-    """A height or width as a plain number, for which compilers make a graph of its own; also where `torch.jit.trace` records it.
-
-    Raises:
-        ValueError: in an export with dynamic sizes.
-    """
+    """A height or width as a plain number, for which compilers make a graph of its own; also where `torch.jit.trace` records it."""
     if torch.jit.is_tracing():
         with warnings.catch_warnings():  # that it stays as it is: what is exported refuses other sizes
             warnings.simplefilter("ignore", torch.jit.TracerWarning)
             return int(size)
-    if torch.compiler.is_exporting() and isinstance(size, torch.SymInt):
-        raise ValueError(
-            f"expected images of a fixed height and width for an export, got the dynamic size {size}: positions, samples of the "
-            "group and neighborhoods follow from it; let the batch alone be dynamic, and export once for each size"
-        )
     return len(range(size))
+
+
+def kept_open(*sizes: int) -> bool:
+    """Whether an export keeps one of some sizes open, so that no number follows from it."""
+    if not torch.compiler.is_exporting():
+        return False
+    from torch.fx.experimental.symbolic_shapes import has_static_value  # here, as it would take seconds to import the compiler
+
+    return not all(has_static_value(size) for size in sizes)
+
+
+def any_sizes(compiled: Callable[[T], R]) -> Callable[[T], R]:
+    """A compiled function whose graphs are for sizes that differ later though equal at first, as a batch of 4 beside 4 copies."""
+    from torch.fx.experimental import _config  # here, for the same reason
+
+    def call(x: T) -> R:
+        if recorded():  # compilers look inside, and do not know such settings
+            return compiled(x)
+        with _config.patch(use_duck_shape=False):  # pyright: ignore[reportAttributeAccessIssue] (torch adds it at run time)
+            return compiled(x)
+
+    return call

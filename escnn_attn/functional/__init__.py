@@ -4,7 +4,7 @@ Axes: `b` batch, `t` query token, `s` key token, `h` head, `c` channel, `r` coef
 of the group, `d` component of an irrep, `m` copy of an irrep (multiplicity), `f` rotary frequency, `e` edge.
 """
 
-from escnn_attn.functional.attention import attend, attention_weights, distances
+from escnn_attn.functional.attention import attend, attention_weights, distances, kth_smallest
 from escnn_attn.functional.edges import attend_edges, spatial_order
 from escnn_attn.functional.invariants import invariants, token_mean
 from escnn_attn.functional.norm import rms_norm

@@ -83,6 +83,11 @@ def distances(x: Tensor, y: Tensor) -> Tensor:
     return squares.where(squares > 0, 1).sqrt().where(squares > 0, 0)
 
 
+def kth_smallest(x: Tensor, k: int) -> Tensor:
+    """The k-th smallest (…, 1) of the last axis, infinity where there are fewer: by operations on axes of any, also open, size."""
+    return F.pad(x, (0, k), value=torch.inf).topk(k, largest=False).values[..., -1:]
+
+
 def logit_mask(keep: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """Kept keys and bias as the `attn_mask` of torch's attention, expanded no further than they are."""
     if keep is not None:

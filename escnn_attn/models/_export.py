@@ -8,17 +8,16 @@ from torch import Tensor, nn
 
 from escnn_attn.models.block import SteerableStack
 from escnn_attn.models.pyramid import SteerablePyramid
-from escnn_attn.modes import plain_number
 from escnn_attn.nn._export import fixed_size, without_types
 from escnn_attn.nn.linear import SteerableLinear
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.nn.pooling import InvariantPooling
-from escnn_attn.tokens import PaddedClouds, Tokens, disc_factor, grid_of
+from escnn_attn.tokens import PaddedClouds, Tokens, grid_of
 
 
 def crop(images: Tensor) -> Tensor:
     """Images (b, c, height, width) within the largest centered disc, zero beyond."""
-    return images * disc_factor(*(plain_number(side) for side in images.shape[2:]), dtype=images.dtype, device=images.device)
+    return images * grid_of(images).window(images.dtype)
 
 
 class ExportedNetwork(nn.Module):
@@ -29,15 +28,21 @@ class ExportedNetwork(nn.Module):
         blocks: on tokens.
         readout: from tokens to a plain tensor.
         disc: whether only the largest centered disc counts.
+        periodic: whether images repeat.
     """
 
     def __init__(
-        self, stem: EquivariantModule, blocks: SteerableStack | SteerablePyramid, readout: nn.Module, disc: bool
+        self,
+        stem: EquivariantModule,
+        blocks: SteerableStack | SteerablePyramid,
+        readout: nn.Module,
+        disc: bool,
+        periodic: bool = False,
     ) -> None:
         super().__init__()
         with torch.no_grad():
             self.stem: nn.Module = copy.deepcopy(stem).export()
-        self.disc, self.blocks = disc, without_types(copy.deepcopy(blocks))
+        self.disc, self.periodic, self.blocks = disc, periodic, without_types(copy.deepcopy(blocks))
         self.readout = without_types(copy.deepcopy(readout))
         self.eval()
 
@@ -45,7 +50,7 @@ class ExportedNetwork(nn.Module):
         images = fixed_size(images)
         images = crop(images) if self.disc else images
         x = self.stem(images)
-        grid = grid_of(x)
+        grid = grid_of(x, periodic=self.periodic)
         tokens = Tokens.on(grid.disc() if self.disc else grid, x, self.blocks.in_layout)
         return self.read(images, tokens)
 

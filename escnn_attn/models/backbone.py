@@ -51,6 +51,7 @@ class PyramidNetwork(ImageNetwork):
         stages: by name, or one by one.
         block: makes a block of a type, `num_heads` and `neighborhood`.
         disc: whether only the largest centered disc counts.
+        periodic: whether images repeat.
         checkpointing: whether blocks are computed again for the gradient.
     """
 
@@ -63,15 +64,19 @@ class PyramidNetwork(ImageNetwork):
         stages: str | Sequence[Stage | Mapping[str, Any]],
         block: Callable[..., TokenModule],
         disc: bool,
+        periodic: bool,
         checkpointing: bool,
     ) -> None:
+        if require_flag("periodic", periodic) and require_flag("disc", disc):
+            raise ValueError("expected disc=False for periodic images, which have no corners to leave out, got disc=True")
         gspace, parts = gspace_of(group), stages_of(stages)
         fields, first = as_field_type(gspace, in_type), parts[0]
-        stem = partial(patch_stem, patch_size=first.stride, kernel_size=first.kernel_size)
+        mode = "circular" if periodic else "zeros"
+        stem = partial(patch_stem, patch_size=first.stride, kernel_size=first.kernel_size, padding_mode=mode)
         blocks = made_by_escnn(lambda: SteerablePyramid(parts, gspace, block, require_flag("checkpointing", checkpointing)))
         made = made_by_escnn(lambda: stem(fields, blocks.in_type))
         super().__init__(Body(fields, made, blocks), None)
-        self.disc, self.frozen_stages = require_flag("disc", disc), 0
+        self.disc, self.periodic, self.frozen_stages = disc, periodic, 0
 
     def intermediates(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> list[Tokens]:
         """The tokens of each stage."""
@@ -117,6 +122,8 @@ class SteerableBackbone(LogitReadout, PyramidNetwork):
         block: makes a block of a type, `num_heads` and a `neighborhood`: `steerable_block`, or a partial of it or of another factory.
         disc: whether only the largest centered disc counts, of the image and of the tokens: the corners of a square do not rotate
             into it.
+        periodic: whether images repeat, such as flows in a periodic box: sides must be multiples of all strides, every stage needs a
+            `radius` of less than half its tokens, and `disc=False`.
         checkpointing: whether blocks are computed again for the gradient, in less memory.
 
     Shape:
@@ -146,9 +153,10 @@ class SteerableBackbone(LogitReadout, PyramidNetwork):
         stages: str | Sequence[Stage | Mapping[str, Any]] = "tiny",
         block: Callable[..., TokenModule] = steerable_block,
         disc: bool = True,
+        periodic: bool = False,
         checkpointing: bool = False,
     ) -> None:
-        super().__init__(group, in_type, stages, block, disc, checkpointing)
+        super().__init__(group, in_type, stages, block, disc, periodic, checkpointing)
         self.make_readout(num_classes)
 
     @property

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from escnn_attn.arguments import require_flag, require_instance
 from escnn_attn.fields import Features
-from escnn_attn.modes import plain_operations
+from escnn_attn.modes import any_sizes, plain_operations
 from escnn_attn.nn.attention import SteerableSelfAttention
 from escnn_attn.nn.dropout import DropPath
 from escnn_attn.nn.modules import TokenModule
@@ -102,11 +102,13 @@ class SteerableStack(TokenModule):
         self._compiled: Callable[[Tokens], Features] | None = None
 
     def compile(self, **options: Any) -> None:
-        """Compiles the layers, on tokens, into one graph for any number of tokens; `options` are those of `torch.compile`.
+        """Compiles the layers, on tokens, into one graph for any number of tokens and samples; `options` are those of `torch.compile`.
 
-        What depends on positions alone is computed outside the graph. Attention in neighborhoods and along edges breaks it.
+        What depends on positions alone is computed outside the graph. Torch makes graphs of their own for a batch of one and for calls
+        without gradient, and a neighborhood has one for each of its ways: all pairs, discs by tiles or by a mask, graphs.
         """
-        self._compiled = torch.compile(lambda tokens: self._run(tokens).features, **{"dynamic": True, **options})
+        compiled = torch.compile(lambda tokens: self._run(tokens).features, **{"dynamic": True, **options})
+        self._compiled = any_sizes(compiled)
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         if self._compiled is None:

@@ -36,6 +36,7 @@ class SteerableDenseTransformer(PyramidNetwork):
         disc: whether only the largest centered disc of the image counts. What a network says at a pixel depends on all that it sees, and
             the corners of a square do not turn into it: with them, the outputs of an image and of a turned one differ near the border. Take it
             for pictures of single things, such as galaxies, and leave it for pieces of a larger whole.
+        periodic: whether images repeat, as there.
         checkpointing: whether blocks are computed again for the gradient, in less memory.
 
     Shape:
@@ -62,15 +63,18 @@ class SteerableDenseTransformer(PyramidNetwork):
         stages: str | Sequence[Stage | Mapping[str, Any]] = "tiny",
         block: Callable[..., TokenModule] = steerable_block,
         disc: bool = False,
+        periodic: bool = False,
         checkpointing: bool = False,
     ) -> None:
-        super().__init__(group, in_type, stages, block, disc, checkpointing)
+        super().__init__(group, in_type, stages, block, disc, periodic, checkpointing)
         del self.blocks.norm  # the decoder has one for each stage
         types, gspace = self.blocks.types, self.in_type.gspace
         self.out_type = as_field_type(gspace, out_fields, "out_fields")
         pixel_type = types[0].index_select(list(range((len(types[0]) + 1) // 2)))
         self.decoder = made_by_escnn(
-            lambda: FeaturePyramidDecoder(self.in_type, types, self.blocks.strides, pixel_type, self.out_type)
+            lambda: FeaturePyramidDecoder(
+                self.in_type, types, self.blocks.strides, pixel_type, self.out_type, "circular" if periodic else "zeros"
+            )
         )
         tend_filters(self)
 
@@ -84,7 +88,7 @@ class SteerableDenseTransformer(PyramidNetwork):
         return self.decoder
 
     def export(self) -> nn.Module:
-        return ExportedDenseNetwork(self.stem, self.blocks, self.decoder, self.disc)
+        return ExportedDenseNetwork(self.stem, self.blocks, self.decoder, self.disc, self.periodic)
 
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return (input_shape[0], self.out_type.size, *input_shape[2:])

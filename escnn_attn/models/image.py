@@ -28,6 +28,8 @@ class ImageNetwork(SteerableNetwork):
 
     #: whether only the largest centered disc counts, of the image and of the tokens
     disc: bool
+    #: whether images repeat: their opposite borders are beside each other
+    periodic = False
 
     def __init__(self, body: Body, image_size: int | Sequence[int] | None) -> None:
         super().__init__(body)
@@ -47,14 +49,14 @@ class ImageNetwork(SteerableNetwork):
                     f"expected images (b, {self.in_type.size}, height, width), or a GeometricTensor, got a tensor {tuple(x.shape)}"
                 )
             x = GeometricTensor(x, self.in_type)
-        pixels = domain_of(require_input(x, self.in_type, self), **options)
+        pixels = domain_of(require_input(x, self.in_type, self), **{"periodic": self.periodic, **options})
         if not isinstance(pixels, Grid):
             raise TypeError(
                 f"a {type(self).__name__} takes images, not a cloud: take a SteerablePointTransformer or SteerablePointClassifier"
             )
-        if pixels.cell is not None:
+        if (pixels.cell is not None) != self.periodic:
             raise ValueError(
-                f"periodic images are not defined for the stem and the blocks of a {type(self).__name__}, got periodic=True"
+                f"expected periodic={self.periodic}, which the stem of this {type(self).__name__} is made for, got {not self.periodic}"
             )
         self._require_centered(pixels.height, pixels.width)
         if (pixels.mask is not None or pixels.quadrature_weights is not None) and attends(self.stem):
@@ -89,10 +91,12 @@ class ImageNetwork(SteerableNetwork):
     def export(self) -> nn.Module:
         """A copy in eval mode that maps plain images (b, c, height, width) to logits, or to fields (b, c', height', width').
 
-        For `torch.export`, `torch.onnx.export(…, dynamo=True)` and `torch.jit.trace`, of any batch and one height and width. It
-        holds no field types. Image sizes on which the stem's strides keep the center are the caller's to choose.
+        For `torch.export`, `torch.onnx.export(…, dynamo=True)` and `torch.jit.trace`, of any batch. The first two take any height and
+        width where `dynamic_shapes` keeps them open: then `RotaryEmbedding` of a continuous group needs a `max_distance` or a `Disc`,
+        and `Disc` and `KNearest` are masks over all pairs. It holds no field types. Image sizes on which the stem's strides keep the
+        center are the caller's to choose.
         """
-        return ExportedNetwork(self.stem, self.blocks, self.plain_readout(), self.disc)
+        return ExportedNetwork(self.stem, self.blocks, self.plain_readout(), self.disc, self.periodic)
 
     def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
         """Checks quarter turns and flips of images; see `PlanarModule.check_equivariance`."""

@@ -38,8 +38,8 @@ class PointNetwork(SteerableNetwork):
         """A copy in eval mode on plain tensors, which torch exports for any batch and any number of points.
 
         It maps points (b, points, c), coords (b, points, 2) and mask (b, points), True where a point counts, to logits
-        (b, num_classes), or to fields (b, points, c'). Rotary embeddings need a `max_distance`; of neighborhoods it takes `Disc`, by a
-        mask over all pairs.
+        (b, num_classes), or to fields (b, points, c'). `RotaryEmbedding` of a continuous group needs a `max_distance` or a `Disc`; of
+        neighborhoods it takes `Disc` and `KNearest`, by a mask over all pairs.
 
         Raises:
             TypeError: if the stem is no layer on tokens.

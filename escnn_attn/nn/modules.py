@@ -83,7 +83,8 @@ class PlanarModule(Approximate, EquivariantModule):
     def export(self) -> nn.Module:
         """A copy in eval mode that maps plain tensors (b, c, height, width) by `forward_grid` and holds no field types.
 
-        For `torch.export`, `torch.onnx.export(…, dynamo=True)` and `torch.jit.trace`, of any batch and one height and width.
+        For `torch.export`, `torch.onnx.export(…, dynamo=True)` and `torch.jit.trace`, of any batch; the first two also keep height and
+        width open where `dynamic_shapes` says so, as `SteerableTransformer.export` does.
         """
         return ExportedModule(self)
 

@@ -1,13 +1,13 @@
 """Fields on coarser and on finer grids about the same center, whatever the side."""
 
-from functools import lru_cache
-
 import numpy as np
+import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
 from escnn_attn.arguments import require_choice, require_integer, require_positive
 from escnn_attn.fields import ExactBuffer
+from escnn_attn.modes import kept_open, plain_number
 from escnn_attn.nn.convolution import PADDING_MODES, SteerableConvolution, convolve, kernel_number
 from escnn_attn.nn.modules import PlanarModule, TokenModule
 from escnn_attn.tokens import Grid, Lattice, Tokens, constants, lattice_positions, require_input
@@ -23,6 +23,7 @@ class AntialiasedPooling(PlanarModule):
         in_type: any field type on the plane.
         stride: pixels from token to token.
         sigma: standard deviation of the Gaussian, in pixels.
+        padding_mode: `"zeros"`, or `"circular"` for periodic images, whose sides must be multiples of the stride.
 
     Shape:
         (b, c, height, width) to (b, c, ⌈height / stride⌉, ⌈width / stride⌉).
@@ -42,9 +43,10 @@ class AntialiasedPooling(PlanarModule):
     #: for `tokens.windows`: padding follows from the side
     centered = True
 
-    def __init__(self, in_type: FieldType, stride: int = 2, sigma: float = 0.66) -> None:
+    def __init__(self, in_type: FieldType, stride: int = 2, sigma: float = 0.66, padding_mode: str = "zeros") -> None:
         super().__init__(in_type, in_type)
         self.stride, self.sigma = require_integer("stride", stride), require_positive("sigma", sigma)
+        self.padding_mode = require_choice("padding_mode", padding_mode, PADDING_MODES)
         self.kernel_size = max(2 * round(3 * self.sigma) + 1, 2 * (self.stride // 2) + 1)
         self.padding = self.kernel_size // 2
         shapes = [(self.kernel_size + high, self.kernel_size + wide) for high in (0, 1) for wide in (0, 1)]
@@ -56,9 +58,11 @@ class AntialiasedPooling(PlanarModule):
 
     def forward_grid(self, x: Tensor) -> Tensor:
         """The means of plain tensors (b, c, height, width), without any type."""
-        kernel = self.get_submodule(f"kernel_{kernel_number(x, self.stride)}").like(x)
-        channels = x.shape[1]
-        return convolve(x, kernel.expand(channels, 1, -1, -1), None, self.stride, "zeros", groups=channels)
+        return convolve(x, self.kernel_of(x), None, self.stride, self.padding_mode, groups=x.shape[1])
+
+    def kernel_of(self, x: Tensor) -> Tensor:
+        """The kernel (c, 1, rows, columns) for images (b, c, height, width)."""
+        return self.get_submodule(f"kernel_{kernel_number(x, self.stride)}").like(x).expand(x.shape[1], 1, -1, -1)
 
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         batch, channels, *sides = super().evaluate_output_shape(input_shape)
@@ -108,11 +112,16 @@ class Upsampling(PlanarModule):
         """The interpolation of plain tensors (b, c, height, width), without any type."""
         tokens = x.shape[2:]
         height, width = (self.scale * side for side in tokens) if size is None else size
-        rows, columns = (
-            interpolation_matrix(pixels, side, self.scale, self.padding_mode == "circular", dtype=x.dtype, device=x.device)
-            for pixels, side in zip((height, width), tokens, strict=True)
-        )
+        rows, columns = (self._weights(*sides, x) for sides in zip((height, width), tokens, strict=True))
         return rows @ x @ columns.mT
+
+    def _weights(self, pixels: int, tokens: int, x: Tensor) -> Tensor:
+        """Weights (pixels, tokens), of the dtype and on the device of x."""
+        sides = (pixels, tokens)
+        if kept_open(*sides):
+            return interpolation(*sides, self.scale, self.padding_mode == "circular", x.device).to(x.dtype)
+        sides = (plain_number(side) for side in sides)
+        return _kept_interpolation(*sides, self.scale, self.padding_mode == "circular", dtype=x.dtype, device=x.device)
 
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         batch, channels, *sides = super().evaluate_output_shape(input_shape)
@@ -160,7 +169,9 @@ class PatchMerging(TokenModule):
         fine = tokens.domain
         if not isinstance(fine, Grid):
             raise TypeError(f"expected the tokens of a grid to merge, got those of {type(fine).__name__}")
-        made = self.convolution.forward_grid(self.blur.forward_grid(tokens.plain(self.in_layout)))
+        mode, x = "zeros" if fine.cell is None else "circular", tokens.plain(self.in_layout)
+        x = convolve(x, self.blur.kernel_of(x), None, 1, mode, groups=x.shape[1])
+        made = convolve(x, *self.convolution.kernel_of(x), self.convolution.stride, mode)
         return Tokens.on(coarse_grid(made, fine, self.convolution.stride), made, self.out_layout)
 
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -174,24 +185,20 @@ def _gaussian(rows: int, columns: int, sigma: float) -> np.ndarray:
     return weights / weights.sum()
 
 
-@lru_cache(maxsize=64)
-def _interpolation(pixels: int, tokens: int, scale: int, periodic: bool) -> np.ndarray:
-    """Weights (pixels, tokens) of cubic interpolation at pixels, between tokens that are `scale` pixels apart."""
-    at = (np.arange(pixels) - (pixels - 1) / 2) / scale + (tokens - 1) / 2
-    weights = np.zeros((pixels, tokens))
-    for offset in (-1, 0, 1, 2):
-        token = np.floor(at).astype(int) + offset
-        share = _cubic(np.abs(at - token))
-        token = token % tokens if periodic else token.clip(0, tokens - 1)
-        np.add.at(weights, (np.arange(pixels), token), share)
-    return weights
+def interpolation(pixels: int, tokens: int, scale: int, periodic: bool, device: torch.device | str | None = None) -> Tensor:
+    """Weights (pixels, tokens) of cubic interpolation at pixels, between tokens that are `scale` pixels apart, float64."""
+    token, pixel = torch.arange(-2, tokens + 2, device=device), torch.arange(pixels, device=device).double()
+    at = (pixel - (pixels - 1) / 2) / scale + (tokens - 1) / 2
+    weights = _cubic((at[:, None] - token).abs())
+    beyond = token % tokens if periodic else token.clamp(0, tokens - 1)
+    return weights.new_zeros(pixels, tokens).index_add(1, beyond, weights)
 
 
-def _cubic(distance: np.ndarray) -> np.ndarray:
+def _cubic(distance: Tensor) -> Tensor:
     """The kernel of cubic convolution with a = −1/2."""
-    near = (1.5 * distance - 2.5) * distance**2 + 1
+    near = (1.5 * distance - 2.5) * distance.square() + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+    return near.where(distance <= 1, far.where(distance < 2, 0))
 
 
-interpolation_matrix = constants(_interpolation)
+_kept_interpolation = constants(lambda *numbers: interpolation(*numbers).numpy())

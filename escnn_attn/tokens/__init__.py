@@ -9,9 +9,10 @@ from escnn_attn.tokens.domain import (
     Lattice,
     constants,
     diameter,
-    disc_factor,
+    known,
     lattice_positions,
     positions_tensor,
+    span,
 )
 from escnn_attn.tokens.grid import Grid
 from escnn_attn.tokens.periodic import Surroundings, surrounded

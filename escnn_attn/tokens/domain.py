@@ -83,6 +83,8 @@ class Domain(ABC):
         self.lattice: Lattice | None = None
         self.cell: Cell | None = None
         self._cache: dict[Hashable, Any] = {}
+        #: apart, as compilers make a graph for each set of names in the cache, and tables have numbers in theirs
+        self._tables: dict[Hashable, Any] = {}
 
     @property
     def num_tokens(self) -> int:
@@ -116,8 +118,10 @@ class Domain(ABC):
 
     def table(self, name: Hashable, make: Callable[[], T]) -> T:
         """As `cached`, for constants that depend on the positions alone: grids keep them between calls."""
-        with torch.no_grad():
-            return self.cached(name, make)
+        if name not in self._tables:
+            with torch.no_grad():
+                self._tables[name] = make()
+        return self._tables[name]
 
     def about(self, other: "Domain") -> "Domain":
         """This domain with positions about the center of another, for attention between the two."""
@@ -147,7 +151,7 @@ class Domain(ABC):
     def changed(self, **changes: Any) -> Self:
         """A copy with other attributes and an empty cache."""
         changed = copy.copy(self)
-        vars(changed).update(changes, _cache={})
+        vars(changed).update(changes, _cache={}, _tables={})
         return changed
 
 
@@ -209,12 +213,22 @@ def diameter(query: Domain, key: Domain) -> float:
     """The largest distance between two tokens of one sample, overestimated by at most 0.5 %."""
     if query.lattice and key.lattice:  # from plain numbers: no device has to be waited for
         return _lattice_diameter(query.lattice, key.lattice)
-    if not (readable(query.positions) and readable(key.positions)):
+    if not known(query, key):
         raise ValueError(
-            "the distances of a cloud cannot be read inside torch.func.vmap or a compiler: give RotaryEmbedding a max_distance, "
-            "and neighborhoods as graphs (edge_index)"
+            "the distances of tokens cannot be read inside torch.func.vmap, a compiler, or an export that keeps sizes open: give "
+            "RotaryEmbedding a max_distance, and neighborhoods other than Disc and KNearest as graphs (edge_index)"
         )
-    return query.cached("diameter", lambda: _diameter(query.positions, key.positions), key)
+    return query.cached("diameter", lambda: float(span(query, key)), key)
+
+
+def known(query: Domain, key: Domain) -> bool:
+    """Whether distances between the tokens of two domains are plain numbers: of grids of fixed size, or because they can be read."""
+    return bool(query.lattice and key.lattice) or (readable(query.positions) and readable(key.positions))
+
+
+def span(query: Domain, key: Domain) -> Tensor:
+    """`diameter` as a tensor, which need not be read."""
+    return query.cached("span", lambda: _span(query.positions, key.positions), key)
 
 
 @fixed
@@ -229,11 +243,11 @@ def _lattice_diameter(query: Lattice, key: Lattice) -> float:
     return float(width.max()) / math.cos(math.pi / 32)
 
 
-def _diameter(*positions: Tensor) -> float:
+def _span(*positions: Tensor) -> Tensor:
     angles = torch.arange(16, dtype=positions[0].dtype, device=positions[0].device) * (math.pi / 16)
     # multiplied out: a matrix product would lose precision under autocast
     along = [x[..., :1] * angles.cos() + x[..., 1:] * angles.sin() for x in positions if x.numel()]
     if not along:
-        return 0.0
+        return positions[0].new_zeros(())
     width = reduce(torch.maximum, [a.amax(1) for a in along]) - reduce(torch.minimum, [a.amin(1) for a in along])
-    return float(width.detach().max()) / math.cos(math.pi / 32)
+    return width.detach().max() / math.cos(math.pi / 32)

@@ -10,7 +10,7 @@ from torch import Tensor
 from escnn_attn.arguments import require_flag, require_instance, require_integer, require_positive
 from escnn_attn.modes import keepable
 from escnn_attn.tokens._checks import require_mask, require_weights
-from escnn_attn.tokens.domain import Domain, Lattice, T, disc_index, positions_tensor
+from escnn_attn.tokens.domain import Domain, Lattice, T, disc_factor, disc_index, positions_tensor
 
 #: number of grids whose tables are kept between calls
 KEPT_GRIDS = 16
@@ -61,10 +61,12 @@ class Grid(Domain):
         self.height, self.width = height, width = require_integer("height", height, 0), require_integer("width", width, 0)
         if not require_instance("dtype", dtype, torch.dtype).is_floating_point:
             raise ValueError(f"expected a floating-point dtype of positions, got {dtype}")
+        #: whether only the tokens within the largest centered disc are in it, or count
+        self.cut = False
         #: indices of the pixels that are tokens, row by row; None for all
         self.index: Tensor | None = None
         lattice, shape = Lattice(height, width, spacing), (batch_size, height, width)
-        positions = positions_tensor(lattice, dtype=dtype, device=device)[None]
+        positions = self._positions(lattice, dtype=dtype, device=device)[None]
         mask = None if mask is None else require_mask(mask, shape)
         if quadrature_weights is not None:
             quadrature_weights = require_weights(quadrature_weights, shape, mask).flatten(1)
@@ -72,6 +74,11 @@ class Grid(Domain):
         self.lattice = lattice
         if require_flag("periodic", periodic):
             self.cell = (width * spacing, height * spacing)
+
+    @staticmethod
+    def _positions(lattice: Lattice, *, dtype: torch.dtype, device: torch.device | str | None) -> Tensor:
+        """Positions (t, 2) of a lattice."""
+        return positions_tensor(lattice, dtype=dtype, device=device)
 
     def pad(self, x: Tensor) -> Tensor:
         """(b, channels, height, width) to (b, channels, tokens)."""
@@ -112,4 +119,46 @@ class Grid(Domain):
         index = disc_index(self.height, self.width, device=self.positions.device)
         parts = {"positions": self.positions, "mask": self.mask, "quadrature_weights": self.quadrature_weights}
         kept = {name: None if part is None else part.index_select(1, index) for name, part in parts.items()}
-        return self.changed(**kept, index=index, lattice=self.lattice._replace(disc=True))
+        return self.changed(**kept, cut=True, index=index, lattice=self.lattice._replace(disc=True))
+
+    def window(self, dtype: torch.dtype) -> Tensor:
+        """1 on the pixels (height, width) of the largest centered disc, and 0 beyond, with an edge one pixel wide."""
+        return disc_factor(self.height, self.width, dtype=dtype, device=self.positions.device)
+
+
+class OpenGrid(Grid):
+    """The pixels of images whose height and width an export keeps open: positions and disc are computed from the sizes.
+
+    Args:
+        height, width, **options: those of `Grid`.
+    """
+
+    def __init__(self, height: int, width: int, **options: Any) -> None:
+        super().__init__(height, width, **options)
+        self.lattice = None  # no numbers follow from the sizes
+
+    @staticmethod
+    def _positions(lattice: Lattice, *, dtype: torch.dtype, device: torch.device | str | None) -> Tensor:
+        return (_pixels(lattice, device) * lattice.spacing).to(dtype)
+
+    def disc(self) -> "OpenGrid":
+        """All tokens, of which those within the largest centered disc count."""
+        radius, largest = self._radius()
+        inside = (radius <= largest).expand(self.batch_size, -1)
+        mask = inside if self.mask is None else self.mask & inside
+        return self.changed(cut=True, mask=mask, positions=self.positions.masked_fill(~inside[:1, :, None], 0))
+
+    def window(self, dtype: torch.dtype) -> Tensor:
+        radius, largest = self._radius()
+        return (largest - radius + 0.5).clamp(0, 1).to(dtype).unflatten(0, (self.height, self.width))
+
+    def _radius(self) -> tuple[Tensor, Tensor]:
+        """Distances (t,) of the pixels from the center, and the radius of the largest centered disc, in pixels and float64."""
+        pixels = _pixels(Lattice(self.height, self.width), self.positions.device)
+        return pixels.square().sum(-1).sqrt(), pixels.amax(0).amin() + 0.5
+
+
+def _pixels(lattice: Lattice, device: torch.device | str | None) -> Tensor:
+    """`lattice_positions` of unit spacing by operations on symbolic sizes, float64."""
+    x, y = ((2 * torch.arange(side, device=device) - (side - 1)).double() / 2 for side in (lattice.width, lattice.height))
+    return torch.stack(torch.broadcast_tensors(x, -y[:, None]), dim=-1).flatten(0, 1)

@@ -9,10 +9,10 @@ from typing_extensions import Unpack
 
 from escnn_attn.arguments import require_flag, require_integer
 from escnn_attn.fields import Features, IsotypicLayout
-from escnn_attn.modes import plain_number
+from escnn_attn.modes import kept_open, plain_number
 from escnn_attn.tokens.clouds import Clouds
 from escnn_attn.tokens.domain import Domain, DomainOptions, position_dtype
-from escnn_attn.tokens.grid import Grid
+from escnn_attn.tokens.grid import Grid, OpenGrid
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,9 @@ def grid_of(
     periodic: bool = False,
 ) -> Grid:
     """The grid of a plain tensor (b, c, height, width); the other arguments are those of `Grid`."""
-    batch, _, *sides = x.shape
-    height, width = (plain_number(side) for side in sides)
-    parts = {"mask": mask, "quadrature_weights": quadrature_weights}
-    like = {"dtype": position_dtype(x.dtype), "device": x.device}
-    return Grid(height, width, spacing=spacing, batch_size=batch, periodic=periodic, **parts, **like)
+    batch, _, height, width = x.shape
+    options = {"spacing": spacing, "batch_size": batch, "mask": mask, "quadrature_weights": quadrature_weights}
+    options |= {"periodic": periodic, "dtype": position_dtype(x.dtype), "device": x.device}
+    if kept_open(height, width):
+        return OpenGrid(height, width, **options)
+    return Grid(plain_number(height), plain_number(width), **options)

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from escnn_attn.tokens.grid import Grid
+from escnn_attn.tokens.grid import Grid, OpenGrid
 from escnn_attn.tokens.tokens import grid_of
 
 
@@ -122,6 +122,9 @@ def coarse_grid(made: Tensor, fine: Grid, stride: int) -> Grid:
     Raises:
         ValueError: if there is a mask or there are weights, and tokens beyond the finer grid.
     """
+    if isinstance(fine, OpenGrid):  # without a mask but that of the disc
+        grid = grid_of(made)
+        return grid.disc() if fine.cut else grid
     parts = {"mask": fine.mask, "quadrature_weights": fine.quadrature_weights}
     count, sides = (made.shape[2], made.shape[3]), (fine.height, fine.width)
     if any(part is not None for part in parts.values()) and any(
@@ -134,8 +137,8 @@ def coarse_grid(made: Tensor, fine: Grid, stride: int) -> Grid:
         name: None if part is None else near_tokens(fine.unpad(part[:, None])[:, 0], count, stride)
         for name, part in parts.items()
     }
-    grid = grid_of(made, **at_tokens)
-    return grid.disc() if fine.lattice and fine.lattice.disc else grid
+    grid = grid_of(made, periodic=fine.cell is not None, **at_tokens)
+    return grid.disc() if fine.cut else grid
 
 
 def near_tokens(of_pixels: Tensor, tokens: tuple[int, int], stride: int) -> Tensor:

@@ -91,6 +91,28 @@ def test_images_of_all_sizes_turn_exactly(group, size):
     assert largest_error(group, size) < 1e-5
 
 
+def test_periodic_images_turn_and_may_be_shifted():
+    """By multiples of all strides."""
+    torch.manual_seed(0)
+    stages = [Stage(2, 1, stride=2, radius=2.5, max_frequency=1), Stage(2, 1, radius=2.5, max_frequency=1)]
+    network = SteerableDenseTransformer(
+        "O2", in_type=FIELDS, out_fields=FIELDS, stages=stages, disc=False, periodic=True
+    ).eval()
+    x = torch.randn(1, 3, 24, 24)
+    with torch.no_grad():
+        y = network(x)
+        assert relative(network(x.roll((4, -8), (2, 3))).tensor, y.tensor.roll((4, -8), (2, 3))) < 1e-5
+        for move in moves("O2", square=True):
+            assert relative(network(moved(x, network.in_type, move)).tensor, expected(y, move)) < 1e-5
+        assert relative(network.export()(x), y.tensor) < 1e-5
+        with pytest.raises(ValueError, match="multiples of the stride 2, got 9 × 12"):
+            network(torch.randn(1, 3, 18, 24))
+        with pytest.raises(ValueError, match="radius must be less than half of the periodic cell"):
+            network(torch.randn(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="expected disc=False for periodic images"):
+        SteerableBackbone("O2", stages=stages, periodic=True)
+
+
 def test_a_disc_turns_too():
     torch.manual_seed(0)
     network = SteerableDenseTransformer("C8", in_type=1, out_fields=FIELDS, stages=STAGES_OF_TEST, disc=True).eval()

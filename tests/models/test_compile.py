@@ -7,17 +7,18 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from escnn_attn import Disc, RadialBias, SteerableStack, fourier_type, planar_gspace, steerable_block
+from escnn_attn import Disc, KNearest, RadialBias, SteerableStack, fourier_type, planar_gspace, steerable_block
 from tests.helpers import relative, small_model
 
-
-def stack(depth: int = 1, **options) -> SteerableStack:
-    t = fourier_type(planar_gspace("SO2"), 4, 2)
-    return SteerableStack([steerable_block(t, num_heads=2, **options) for _ in range(depth)])
+SMALL = fourier_type(planar_gspace("SO2"), 2, 1)
 
 
-def images(side: int, channels: int = 20) -> torch.Tensor:
-    return torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(side))
+def stack(**options) -> SteerableStack:
+    return SteerableStack([steerable_block(SMALL, **{"num_heads": 2, **options})])
+
+
+def images(side: int, channels: int = SMALL.size, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(side))
 
 
 def with_gradients(module: SteerableStack, x: torch.Tensor) -> list[torch.Tensor]:
@@ -34,19 +35,36 @@ def fresh():
     torch._dynamo.reset()
 
 
-def test_one_graph_serves_several_numbers_of_tokens():
-    """The graph is captured and differentiated as for the real compiler, which `slow` tests run, but not translated."""
-    module = stack()
+def test_one_graph_serves_several_numbers_of_tokens_and_samples():
+    """The graph is captured and differentiated as for the real compiler, which `slow` tests run, but not translated.
+
+    The first batch is as large as the number of components and of copies, which no later batch is.
+    """
+    module = stack(num_heads=1)
     compiled = copy.deepcopy(module)
     counter = CompileCounterWithBackend("aot_eager")
     compiled.compile(backend=counter, fullgraph=True)
     with_gradients(compiled, images(6))
     once = counter.frame_count
-    for side in (5, 7, 4):
-        found, expected = with_gradients(compiled, images(side)), with_gradients(module, images(side))
+    for side, batch in ((5, 3), (7, 2), (4, 5)):
+        found, expected = (with_gradients(each, images(side, batch=batch)) for each in (compiled, module))
         assert all(relative(a, b) < 1e-5 for a, b in zip(found, expected, strict=True))
     assert counter.frame_count == once > 0
     assert copy.deepcopy(compiled)._compiled is None
+
+
+@pytest.mark.parametrize("neighborhood", [None, pytest.param(KNearest(3), marks=pytest.mark.slow)])
+def test_one_graph_serves_several_clouds(neighborhood):
+    """Of any number, size and extent."""
+    module = stack(num_heads=1, neighborhood=neighborhood)
+    compiled = copy.deepcopy(module)
+    counter = CompileCounterWithBackend("eager")
+    compiled.compile(backend=counter, fullgraph=True)
+    for clouds, points, extent in ((2, 5, 1.0), (3, 4, 30.0), (4, 7, 4.0)):
+        x = SMALL(torch.randn(clouds * points, SMALL.size), extent * torch.randn(clouds * points, 2))
+        batch = torch.arange(clouds).repeat_interleave(points)
+        assert relative(compiled(x, batch=batch).tensor, module(x, batch=batch).tensor) < 1e-5
+        assert counter.frame_count == 1
 
 
 @pytest.mark.slow
@@ -64,21 +82,26 @@ def test_compiled_results_are_the_eager_ones(size):
 
 
 @pytest.mark.slow
-def test_neighborhoods_break_the_graph_and_nothing_else():
-    module = stack(neighborhood=Disc(1.5))
+@pytest.mark.parametrize("neighborhood", [Disc(1.5), Disc(3.0), KNearest(5)], ids=str)
+def test_one_graph_serves_neighborhoods_on_several_grids(neighborhood):
+    module = stack(neighborhood=neighborhood)
     compiled = copy.deepcopy(module)
-    compiled.compile(backend="aot_eager")
-    assert relative(with_gradients(compiled, images(5))[0], with_gradients(module, images(5))[0]) < 1e-5
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled.compile(backend=counter, fullgraph=True)
+    for side, batch in ((8, 2), (9, 3), (7, 5)):
+        found, expected = (with_gradients(each, images(side, batch=batch)) for each in (compiled, module))
+        assert all(relative(a, b) < 1e-5 for a, b in zip(found, expected, strict=True))
+        assert counter.frame_count == 1
 
 
 @pytest.mark.parametrize("neighborhood", [None, pytest.param(Disc(1.5), marks=pytest.mark.slow)])
 def test_a_compiled_block_is_one_graph_for_each_size(neighborhood):
     """As people write it: `torch.compile(block, fullgraph=True)`."""
-    block = steerable_block(fourier_type(planar_gspace("SO2"), 2, 1), num_heads=1, neighborhood=neighborhood)
+    block = steerable_block(SMALL, num_heads=1, neighborhood=neighborhood)
     counter = CompileCounterWithBackend("eager")
     compiled = torch.compile(block, backend=counter, fullgraph=True)
     for number, side in enumerate((5, 7)):
-        x = block.in_type(images(side, 6))
+        x = block.in_type(images(side))
         assert relative(compiled(x).tensor, block(x).tensor) < 1e-5
         assert relative(compiled(block.in_type(x.tensor[:1])).tensor, block(x).tensor[:1]) < 1e-5
         assert counter.frame_count >= number + 1

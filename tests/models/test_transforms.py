@@ -13,6 +13,7 @@ from escnn_attn import (
     FourierFeedForward,
     FourierGELU,
     GroupSelfAttention,
+    KNearest,
     NoPosition,
     RadialBias,
     RotaryEmbedding,
@@ -88,7 +89,7 @@ def test_gradients_along_the_edges_of_a_graph():
 @pytest.mark.parametrize("position", [NoPosition, RadialBias, DistanceBias, partial(RotaryEmbedding, max_distance=9.0)])
 @pytest.mark.parametrize("graph", [True, False])
 def test_clouds_of_their_own_positions_in_a_batch(position, graph):
-    """Neighborhoods come as graphs, as they depend on values; so does the reach of a rotary embedding, from its max_distance."""
+    """The reach of a rotary embedding depends on values, and is its max_distance."""
     module = randomize(steerable_block(SPECTRAL, num_heads=2, position=position).double())
     edges = torch.tensor([[i, j] for i in range(9) for j in range(i)]).T if graph else None
     features = torch.randn(3, 9, module.in_type.size, dtype=torch.float64)
@@ -100,6 +101,22 @@ def test_clouds_of_their_own_positions_in_a_batch(position, graph):
     batched = vmap(apply)(features, coords)
     for i in range(3):
         assert relative(batched[i], apply(features[i], coords[i])) < 1e-10
+
+
+@pytest.mark.parametrize("neighborhood", [Disc(1.5), KNearest(3), KNearest(20)], ids=str)
+def test_neighborhoods_of_clouds_in_a_batch(neighborhood):
+    """By a mask, with the ties of points on a square lattice, as positions cannot be read."""
+    module = randomize(steerable_block(SPECTRAL, num_heads=2, position=RadialBias, neighborhood=neighborhood).double())
+    coords = torch.tensor([[-1.0, 1], [0, 1], [1, 1], [-1, 0], [0, 0], [1, 0], [-1, -1], [0, -1], [1, -1]], dtype=torch.float64)
+    features = torch.randn(3, 9, module.in_type.size, dtype=torch.float64)
+
+    def apply(features, scale):
+        return module(module.in_type(features, scale * coords)).tensor
+
+    scales = torch.tensor([0.9, 1.0, 2.0], dtype=torch.float64)
+    batched = vmap(apply)(features, scales)
+    for i in range(3):
+        assert relative(batched[i], apply(features[i], scales[i])) < 1e-10
 
 
 def test_a_rotary_embedding_without_a_reach_names_the_cause():

@@ -25,6 +25,7 @@ from escnn_attn import (
 )
 from escnn_attn.nn.position._rotation import sampled_wave
 from escnn_attn.tokens import Tokens, grid_of
+from escnn_attn.tokens.grid import OpenGrid
 from tests.helpers import POSITIONS, attention_on, cloud, mixed_type, pixels_of, relative
 
 
@@ -230,6 +231,22 @@ def test_coords_of_another_shape_are_refused():
     for coords in (torch.randn(5, 3), torch.randn(5), torch.zeros(5, 2, dtype=torch.long)):
         with pytest.raises(ValueError, match=r"expected floating-point coords \(points, 2\)"):
             Clouds(coords)
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (4, 6), (13, 5), (99, 70)])
+def test_an_open_grid_computes_the_constants_of_a_grid(sides):
+    """Also at the rim of the disc, where rounding would tell."""
+    options = {"spacing": 0.3, "batch_size": 2, "dtype": torch.float64}
+    grid, found = Grid(*sides, **options), OpenGrid(*sides, **options)
+    assert found.lattice is None
+    assert torch.equal(found.positions, grid.positions)
+    assert torch.allclose(found.window(torch.float64), grid.window(torch.float64), rtol=0, atol=1e-14)
+    inside, disc = found.disc(), grid.disc()
+    assert torch.equal(inside.mask, torch.zeros(2, grid.num_tokens, dtype=torch.bool).index_fill(1, disc.index, True))
+    assert torch.equal(inside.positions[:, inside.mask[0]], disc.positions)
+    assert inside.positions.norm(dim=-1).max() == disc.positions.norm(dim=-1).max()
+    x = torch.randn(2, 3, *sides)
+    assert torch.equal(inside.unpad(inside.pad(x)), x)
 
 
 def test_a_disc_of_a_grid_and_back():

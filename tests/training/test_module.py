@@ -1,5 +1,6 @@
 """Modules from built networks and from configurations: attributes, checkpoints, predictions."""
 
+import copy
 import json
 
 import pytest
@@ -156,6 +157,21 @@ def test_predictions_are_vectors_for_clouds_with_and_without_displacements():
     torch.testing.assert_close(with_targets, without)
     with pytest.raises(TypeError, match="clouds with displacements"):
         module.shared_step("train", point_batch([cloud[:2] for cloud in clouds]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [built, lambda: IMAGES], ids=["built", "configured"])
+def test_spawned_processes_train_what_travels_to_them_by_pickle(make):
+    """Two processes of Lightning's `ddp_spawn` take the step of one process on the whole batch."""
+    images = TensorDataset(torch.rand(4, 1, 29, 29), torch.randint(10, (4,)))
+    module = ImageClassifier(make())
+    alone, start = copy.deepcopy(module), copy.deepcopy(module.state_dict())
+    options = {"max_epochs": 1, "limit_val_batches": 0}
+    trainer(**options).fit(alone, DataLoader(images, batch_size=4))
+    trainer(**options, strategy="ddp_spawn", devices=2).fit(module, DataLoader(images, batch_size=2))
+    for name, value in module.named_parameters():
+        assert torch.allclose(value, alone.get_parameter(name), rtol=0, atol=1e-5), name
+    assert not torch.equal(module.model.readout.weight, start["model.readout.weight"])
 
 
 def test_images_without_labels_are_refused_in_training():

@@ -144,7 +144,9 @@ class SteerableAttention(IsotypicModule):
         query = query.about(context)
         around = surroundings(self.neighborhood, query, context, everywhere=isinstance(self.position, NoPosition))
         key, pattern = around.domain, attention_pattern(self.neighborhood, query, around.domain)
-        return around, pattern, query.cached(self.position, lambda: self.position.at(query, key, pattern.distance), key)
+        # under a number, as compilers do not compare modules with other names; the module beside it lives as long, and the number is its own
+        made = query.cached(id(self.position), lambda: (self.position, self.position.at(query, key, pattern.distance)), key)
+        return around, pattern, made[1]
 
     def extra_repr(self) -> str:
         heads = self.heads

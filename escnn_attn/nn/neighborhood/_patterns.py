@@ -23,10 +23,10 @@ class AttentionPattern(ABC):
         key: domain of the tokens attended to, with positions about the same center; padding and weight zero are left out.
 
     Attributes:
-        distance: largest distance between a query and a key of it; None for that of all tokens.
+        distance: largest distance between a query and a key of it, a tensor where it cannot be read; None for that of all tokens.
     """
 
-    distance: float | None = None
+    distance: float | Tensor | None = None
 
     def __init__(self, query: Domain, key: Domain) -> None:
         # not the domains: they cache the pattern, and would be freed by the garbage collector alone
@@ -82,19 +82,19 @@ class AllPairs(AttentionPattern):
         return None if self.keep is None else self.keep.any(dim=1, keepdim=True).expand(-1, self.x_query.shape[1])
 
 
-class FixedPairs(AttentionPattern):
-    """The same pairs in all samples, by a mask over all keys, in one fused call: for compilers, which do not look at edges.
+class MaskedPairs(AttentionPattern):
+    """Pairs by a mask over all keys, in one fused call: for compilers, which do not look at edges.
 
     Args:
         query: domain of the tokens that attend.
         key: domain of the tokens attended to.
-        pairs: bool (t, s).
-        distance: largest distance of a pair.
+        pairs: bool (b or 1, t, s).
+        distance: largest distance of a pair, a tensor where it cannot be read.
     """
 
-    def __init__(self, query: Domain, key: Domain, pairs: Tensor, distance: float) -> None:
+    def __init__(self, query: Domain, key: Domain, pairs: Tensor, distance: float | Tensor) -> None:
         super().__init__(query, key)
-        self.pairs, self.distance = pairs[None, None], distance
+        self.pairs, self.distance = pairs[:, None], distance
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
         logits = self.key_logits(bias, self.x_query)

@@ -10,10 +10,11 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from escnn_attn.arguments import require_integer, require_positive
-from escnn_attn.modes import constant_result, readable, recorded
-from escnn_attn.nn.neighborhood._patterns import AllPairs, AttentionPattern, FixedPairs, Graph
+from escnn_attn.functional import distances, kth_smallest
+from escnn_attn.modes import constant_result, recorded
+from escnn_attn.nn.neighborhood._patterns import AllPairs, AttentionPattern, Graph, MaskedPairs
 from escnn_attn.nn.neighborhood._tiles import WideDiscs, disc_pattern, margin_of
-from escnn_attn.tokens import Domain, Lattice, diameter, lattice_positions
+from escnn_attn.tokens import Domain, Lattice, diameter, known, lattice_positions, span
 
 #: rounding allowed for, relative to a distance: tokens at just the radius are inside however the plane is turned
 MARGIN = 1e-5
@@ -56,7 +57,7 @@ class Neighborhood(ABC):
         """The pairs of tokens, for attention of a query domain to a key domain."""
         if recorded() and query.lattice is not None and key.lattice is not None:
             near = (self, (query.lattice, key.lattice), query.positions.dtype, _limit(query))
-            return FixedPairs(query, key, _near_mask(*near).to(query.positions.device), _near_distance(*near))
+            return MaskedPairs(query, key, _near_mask(*near).to(query.positions.device), _near_distance(*near))
         return Graph(query, key, self.edges(query, key))
 
     def edges(self, query: Domain, context: Domain) -> Tensor:
@@ -114,11 +115,11 @@ def _near_pairs(
 
 @constant_result
 def _near_mask(neighborhood: Neighborhood, lattices: tuple[Lattice, Lattice], dtype: torch.dtype, limit: float) -> Tensor:
-    """Which keys of a lattice are near which queries, bool (t, s)."""
+    """Which keys of a lattice are near which queries, bool (1, t, s)."""
     query, key, pairs = _near_pairs(neighborhood, lattices, dtype, limit)
     mask = np.zeros((len(query), len(key)), dtype=bool)
     mask[pairs[1], pairs[0]] = True
-    return torch.from_numpy(mask)
+    return torch.from_numpy(mask)[None]
 
 
 @constant_result
@@ -174,7 +175,7 @@ class Disc(Neighborhood):
 
     def pattern(self, query: Domain, key: Domain) -> AttentionPattern:
         reach = self.radius * (1 + MARGIN)
-        if not (readable(query.positions) and readable(key.positions)) and key.lattice is None:
+        if not known(query, key):
             return WideDiscs(query, key, reach)  # a graph would depend on numbers that cannot be read
         if not query.batch_size * key.num_tokens or diameter(query, key) <= reach:
             return AllPairs(query, key)
@@ -214,6 +215,15 @@ class KNearest(Neighborhood):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", require_integer("k", self.k))
+
+    def pattern(self, query: Domain, key: Domain) -> AttentionPattern:
+        if known(query, key):
+            return super().pattern(query, key)
+        far, keep = distances(query.positions, key.positions), key.attended()
+        far = far if keep is None else far.masked_fill(~keep[:, None], torch.inf)
+        reach = kth_smallest(far, self.k) * (1 + MARGIN) + 4 * torch.finfo(far.dtype).eps * span(query, key)
+        near = (far <= reach) & far.isfinite() & (far < _limit(query))
+        return MaskedPairs(query, key, near, far.detach().where(near, 0).amax())
 
     def pairs(self, query: np.ndarray, key: np.ndarray, slack: float) -> np.ndarray:
         tree, wanted = KDTree(key), min(self.k, len(key))

@@ -44,7 +44,7 @@ class DistanceBias(PositionEmbedding):
         between = torch.linspace(0, 1, self.num_heads) if self.num_heads > 1 else torch.tensor([0.5])
         self.log_rate = nn.Parameter(first + (last - first) * between)
 
-    def at(self, query: Domain, key: Domain, distance: float | None = None) -> Encoding:
+    def at(self, query: Domain, key: Domain, distance: float | Tensor | None = None) -> Encoding:
         # with a neighborhood from the differences of positions, which a wide cloud does not round
         return Encoding(self) if distance is not None else DistanceEncoding(self, query.positions, key.positions)
 

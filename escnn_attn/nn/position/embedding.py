@@ -51,13 +51,13 @@ class PositionEmbedding(nn.Module, Approximate):
         """Terms of the logits."""
         return None
 
-    def at(self, query: Domain, key: Domain, distance: float | None = None) -> "Encoding":
+    def at(self, query: Domain, key: Domain, distance: float | Tensor | None = None) -> "Encoding":
         """The encoding for attention from the tokens of one domain to those of another, about the same center.
 
         Args:
             query: domain of the queries.
             key: domain of the keys.
-            distance: largest distance between a query and a key of it; None for that of all tokens.
+            distance: largest distance between a query and a key of it, a tensor where it cannot be read; None for that of all tokens.
         """
         return Encoding(self)
 

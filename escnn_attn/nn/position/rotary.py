@@ -4,16 +4,17 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
+import torch
 from escnn.nn import FieldType
 from torch import Tensor
 
 from escnn_attn.arguments import require_integer, require_positive, require_range, require_share
 from escnn_attn.fields import max_frequency
 from escnn_attn.fields.functions import rotary_samples
-from escnn_attn.modes import readable
+from escnn_attn.modes import recorded
 from escnn_attn.nn.position._rotation import PlanarFunctions, Rotation, Rotations, require_fixed, spread_wavenumbers
 from escnn_attn.nn.position.embedding import Encoding, PositionEmbedding
-from escnn_attn.tokens import Domain, diameter
+from escnn_attn.tokens import Domain, diameter, known, span
 
 
 class RotaryEmbedding(PositionEmbedding):
@@ -100,7 +101,7 @@ class RotaryEmbedding(PositionEmbedding):
     def equivariance_tolerance(self) -> float:
         return self.tolerance / 10 if self.functions.continuous else 0.0  # errors are far below the bound of a single logit
 
-    def at(self, query: Domain, key: Domain, distance: float | None = None) -> Encoding:
+    def at(self, query: Domain, key: Domain, distance: float | Tensor | None = None) -> Encoding:
         require_fixed(self, query.positions, key.positions)
         counts: list[int | None] = [None] * len(self.wavenumbers)
         if self.functions.continuous:
@@ -111,10 +112,17 @@ class RotaryEmbedding(PositionEmbedding):
         queries, keys = (domain.table(name, partial(Rotations, *name, domain.positions)) for domain in (query, key))
         return RotaryEncoding(self, queries, keys)
 
-    def _reach(self, query: Domain, key: Domain, distance: float | None) -> float:
-        if self.max_distance is not None and not (readable(query.positions) and readable(key.positions)):
-            return self.max_distance
-        return diameter(query, key) if distance is None else distance
+    def _reach(self, query: Domain, key: Domain, distance: float | Tensor | None) -> float:
+        if distance is not None and not isinstance(distance, Tensor):
+            return distance
+        if self.max_distance is None or known(query, key):
+            return diameter(query, key)
+        if recorded():  # what is recorded checks it in every call
+            within = (span(query, key) if distance is None else distance) <= 1.01 * self.max_distance
+            torch._assert_async(
+                within, f"tokens are farther apart than the max_distance {self.max_distance:g} of RotaryEmbedding"
+            )
+        return self.max_distance
 
     def sample_counts(self, distance: float) -> list[int]:
         """Number of rotations that each frequency is sampled on, for tokens at most a distance apart; of continuous groups."""

@@ -19,7 +19,7 @@ from escnn_attn import (
 from escnn_attn.nn.position.rotary import RotaryEncoding
 from escnn_attn.testing import equivariance_error
 from escnn_attn.tokens import Clouds, Grid, Tokens, diameter
-from escnn_attn.tokens.domain import _diameter
+from escnn_attn.tokens.domain import _span
 from tests.helpers import assert_every_parameter_has_gradient, attention_on, cloud, mixed_type, relative, worst
 
 
@@ -44,15 +44,15 @@ def test_a_stated_distance_gives_the_result_of_a_measured_one():
 def test_diameter_is_that_of_all_pairs(points):
     x, y = torch.randn(3, points, 2), 2 * torch.randn(3, 5, 2)
     together = torch.cat([x, y], dim=1)
-    found = _diameter(x, y)
+    found = _span(x, y)
     assert torch.cdist(together, together).max().item() <= found * 1.0001
     assert found <= torch.cdist(together, together).max().item() * 1.006
-    assert _diameter(x[:, :0], y[:, :0]) == 0
+    assert _span(x[:, :0], y[:, :0]) == 0
 
 
 def test_the_diameter_of_grids_is_that_of_their_positions():
     for query, key in ((Grid(4, 7), Grid(4, 7)), (Grid(9, 9).disc(), Grid(3, 3, spacing=5.0))):
-        assert abs(diameter(query, key) - _diameter(query.positions, key.positions)) < 1e-5
+        assert abs(diameter(query, key) - _span(query.positions, key.positions)) < 1e-5
 
 
 class Warm(RotaryEmbedding):
