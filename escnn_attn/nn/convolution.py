@@ -157,13 +157,18 @@ class ExportedConvolution(nn.Module):
 
 def kernel_number(x: Tensor, stride: int) -> int:
     """Which axes of the kernel are even for images (b, c, height, width): 2 for the rows and 1 for the columns."""
-    rows, columns = ((side - 1) % stride % 2 for side in x.shape[2:])
-    return 2 * int(rows) + int(columns)
+    rows, columns = (_rest(side, stride) % 2 for side in x.shape[2:])
+    return 2 * rows + columns
+
+
+def _rest(side: int, stride: int) -> int:
+    """(side − 1) modulo the stride, as a plain number also where an export keeps the side open: it is for sides of that rest."""
+    return next(rest for rest in range(stride) if (side - 1) % stride == rest)
 
 
 def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, padding_mode: str, groups: int = 1) -> Tensor:
     """A convolution of images (b, c, height, width) with as much padding as keeps the center, the same at both ends."""
-    margins = [(extent - 1 - (side - 1) % stride) // 2 for side, extent in zip(x.shape[2:], kernel.shape[2:], strict=True)]
+    margins = [(extent - 1 - _rest(side, stride)) // 2 for side, extent in zip(x.shape[2:], kernel.shape[2:], strict=True)]
     if padding_mode == "zeros":
         return F.conv2d(x, kernel, bias, stride, margins, groups=groups)
     if any(side % stride or side < margin for side, margin in zip(x.shape[2:], margins, strict=True)):
