@@ -168,7 +168,8 @@ def _expand(conv: Any) -> None:
     for name in _EXPANDED:
         conv._buffers.pop(name, None)
     weights, before = _weights(conv), vars(conv).get("_expanded_from", ())
-    kept = len(before) == len(weights) and not vars(conv).keys().isdisjoint(_EXPANDED)
+    # not by expanded_bias, which escnn sets to None for a convolution without
+    kept = len(before) == len(weights) and not vars(conv).keys().isdisjoint(("filter", "matrix"))
     # by their values: `.data.copy_` and the like leave no other trace
     if kept and all(
         a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in zip(before, weights, strict=True)
