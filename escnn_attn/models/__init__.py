@@ -7,3 +7,4 @@ from escnn_attn.models.factories import group_block, steerable_block
 from escnn_attn.models.image import SteerableFieldTransformer, SteerableTransformer
 from escnn_attn.models.point import SteerablePointClassifier, SteerablePointTransformer
 from escnn_attn.models.stems import convolution_stem, lifting_stem
+from escnn_attn.models.unet import SteerableUNet
