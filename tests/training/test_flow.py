@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf, read_write
 
 from escnn_attn.commands import evaluate_flows
-from escnn_attn.data import AugmentedFlow, Flow
+from escnn_attn.data import AugmentedFlow, Flow, TurbulenceConfig
 from escnn_attn.training import FieldRegression, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -39,20 +39,26 @@ def trained(folder: Path, *overrides: str) -> dict:
     return train(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
 
 
+@pytest.mark.parametrize(("data", "kind"), [("flow", Flow), ("flow_augmented", AugmentedFlow)])
+def test_the_experiment_is_of_flows_augmented_or_not(data, kind):
+    config = composed("experiment=flow", f"data={data}")
+    made = instantiate(config.data)
+    assert (type(made), made.train_size, made.vorticity) == (kind, 64, False)
+    assert made.simulation == TurbulenceConfig()
+    assert config.module._target_.endswith("FieldRegression")
+
+
+@pytest.mark.slow
 def test_the_networks_compared_have_about_equally_many_parameters():
     sizes = []
-    for model, data, kind in (
-        ("unet", "flow", Flow),
-        ("unet", "flow_augmented", AugmentedFlow),
-        ("steerable_unet", "flow", Flow),
-    ):
-        config = composed("experiment=flow", f"model={model}", f"data={data}")
-        module = instantiate(config.module, _recursive_=False, _convert_="all")
-        assert (type(module), type(instantiate(config.data))) == (FieldRegression, kind)
+    for model in ("unet", "steerable_unet"):
+        module = instantiate(composed("experiment=flow", f"model={model}").module, _recursive_=False, _convert_="all")
+        assert type(module) is FieldRegression
         sizes.append(sum(p.numel() for p in module.parameters()))
     assert max(sizes) < 1.15 * min(sizes)
 
 
+@pytest.mark.slow
 def test_trained_networks_are_compared_by_a_command(tmp_path, monkeypatch, capsys):
     results = {
         "steerable": trained(tmp_path / "a"),
@@ -72,9 +78,17 @@ def test_trained_networks_are_compared_by_a_command(tmp_path, monkeypatch, capsy
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         "flows.json", "rollout_errors.png", "energy_spectra.png", "vorticity.gif",
     }  # fmt: skip
+    # of another simulation, and out of its folder
+    config = tmp_path / "b" / "config.yaml"
+    config.write_text(config.read_text().replace("viscosity: 0.02", "viscosity: 0.03"))
+    with pytest.raises(SystemExit, match="expected checkpoints of runs with the same simulation of flows"):
+        evaluate_flows.main()
+    config.unlink()
+    with pytest.raises(SystemExit, match=r"expected a checkpoint in the folder of a run of experiment=flow, got .*last\.ckpt"):
+        evaluate_flows.main()
 
 
-def test_checkpoints_of_another_task_or_simulation_are_refused(tmp_path, monkeypatch):
+def test_the_command_needs_checkpoints(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["evaluate_flows.py"])
-    with pytest.raises(SystemExit, match=r"expected checkpoints.<name>="):
+    with pytest.raises(SystemExit, match=r"expected checkpoints\.<name>="):
         evaluate_flows.main()
