@@ -55,6 +55,12 @@ def test_figures_are_drawn_of_whole_files(flows, tmp_path):
     with Image.open(tmp_path / "vorticity.gif") as animation:
         assert animation.n_frames == 3
         frame = np.asarray(animation.convert("RGB"), float)
+        colors = []
+        for index in range(3):
+            animation.seek(index)
+            colors.append(np.ptp(np.asarray(animation.convert("RGB"), float)[40:], axis=-1).mean())
+    assert 1.1 < colors[0] / colors[1] < 1.3  # vortices fade, in the colors of the first frame
+    assert 1.1 < colors[1] / colors[2] < 1.3
     left, right = frame[:, : frame.shape[1] // 2], frame[:, -(frame.shape[1] // 2) :]
     # both panels are colored, that of weaker vortices less
     assert np.ptp(left[40:], axis=-1).mean() > 1.5 * np.ptp(right[40:], axis=-1).mean() > 10

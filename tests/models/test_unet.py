@@ -73,6 +73,16 @@ def test_every_parameter_has_a_gradient(group):
     assert_every_parameter_has_gradient(model)
 
 
+def test_blocks_add_to_their_input():
+    block = copy.deepcopy(unet("trivial").blocks_down[0])
+    x = block.in_type(torch.randn(2, block.in_type.size, 8, 8))
+    assert relative(block(x).tensor, x.tensor) > 0.1
+    with torch.no_grad():
+        for parameter in block[5].parameters():
+            parameter.zero_()
+    assert torch.equal(block(x).tensor, x.tensor)
+
+
 def test_every_level_sees_further():
     """The pixels on which an output depends: more with each halving, and across the border."""
     seen = []
