@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from escnn_attn.data.flow import Flow
+from escnn_attn.data.flow import Flow, turn
 
 #: from velocities (b, 2, n, n) to those an interval later
 Prediction = Callable[[Tensor], Tensor]
@@ -74,3 +74,25 @@ def flow_errors(predict: Prediction, flows: Tensor) -> dict[str, Any]:
     predicted = rollout(predict, flows[:, 0], flows.shape[1] - 1)
     steps = [relative_errors(predicted[:, step], flows[:, step]).mean() for step in range(1, flows.shape[1])]
     return {"one_step": float(one_step), "rollout": [float(error) for error in steps]}
+
+
+def turning_error(predict: Prediction, velocities: Tensor) -> float:
+    """Mean relative difference of predictions of turned and mirrored flows from turned and mirrored predictions: the equivariance error.
+
+    Args:
+        predict: from velocities (b, 2, n, n) to those an interval later.
+        velocities: (b, 2, n, n).
+
+    Examples:
+        >>> velocities = torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1)
+        >>> turning_error(lambda u: 3 * u, velocities)
+        0.0
+        >>> round(turning_error(lambda u: u.abs(), velocities), 3)  # wrong where the velocity points to the left or down
+        1.143
+    """
+    reference = rollout(predict, velocities, 1)[:, 1]
+    kinds = [(turns, mirrored) for mirrored in (False, True) for turns in range(4)][1:]
+    errors = [
+        relative_errors(rollout(predict, turn(velocities, *kind), 1)[:, 1], turn(reference, *kind)).mean() for kind in kinds
+    ]
+    return float(torch.stack(errors).mean())

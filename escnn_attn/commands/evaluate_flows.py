@@ -1,7 +1,7 @@
 """Evaluates predictions of flows: python scripts/evaluate_flows.py checkpoints.steerable=….ckpt checkpoints.plain=….ckpt
 
-Prints relative errors of one interval and of many on both test sets, and writes flows.json, rollout_errors.png,
-energy_spectra.png and vorticity.gif.
+Prints relative errors of one interval and of many on both test sets, and the equivariance error under turns and mirrorings;
+writes flows.json, rollout_errors.png, energy_spectra.png and vorticity.gif.
 
 Options:
     checkpoints.<name>: checkpoint in the folder of a run of experiment=flow, and the name of its model in table and figures.
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from escnn_attn.analysis import animate_vorticity, flow_errors, plot_energy_spectra, plot_rollout_errors, rollout
+from escnn_attn.analysis import animate_vorticity, flow_errors, plot_energy_spectra, plot_rollout_errors, rollout, turning_error
 from escnn_attn.analysis.flows import Prediction, prediction_of
 from escnn_attn.data import Flow
 from escnn_attn.data._files import write_json
@@ -48,7 +48,11 @@ def main() -> None:
     predictions: dict[str, Prediction] = {"no change": torch.clone}
     predictions |= {name: prediction_of(module, its) for name, (module, its) in runs.items()}
     sets = data.trajectories(*data.test_sets)
-    errors = {name: {s: flow_errors(predict, flows) for s, flows in sets.items()} for name, predict in predictions.items()}
+    errors: dict[str, dict[str, Any]] = {
+        name: {s: flow_errors(predict, flows) for s, flows in sets.items()} for name, predict in predictions.items()
+    }
+    for name, predict in predictions.items():
+        errors[name]["turning"] = turning_error(predict, sets["test"][:, 0])
     write_json(options.folder / "flows.json", errors)
     Console(width=110).print(table_of(errors))
     plot_rollout_errors(
@@ -66,13 +70,15 @@ def load(checkpoint: Path) -> tuple[FieldRegression, Flow]:
 
 
 def table_of(errors: dict[str, dict[str, Any]]) -> Table:
-    """A row per model: errors after one interval, and after the last of a rollout, on each test set."""
-    sets = list(next(iter(errors.values())))
+    """A row per model: errors after one interval, and after the last of a rollout, on each test set, and the equivariance error."""
+    sets = Flow.test_sets
     steps = len(next(iter(errors.values()))[sets[0]]["rollout"])
-    table = Table("model", *(f"{name}, {what}" for name in sets for what in ("1 interval", f"{steps} in sequence")))
+    table = Table(
+        "model", *(f"{name}, {what}" for name in sets for what in ("1 interval", f"{steps} in sequence")), "under turns"
+    )
     for model, found in errors.items():
         values = (value for name in sets for value in (found[name]["one_step"], found[name]["rollout"][-1]))
-        table.add_row(model, *(f"{value:.4f}" for value in values))
+        table.add_row(model, *(f"{value:.4f}" for value in values), f"{found['turning']:.1e}")
     return table
 
 

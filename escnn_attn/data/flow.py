@@ -40,9 +40,9 @@ class TurbulenceConfig:
     num_validation: int = 16
     num_test: int = 32
     num_intervals: int = 10
-    interval: float = 0.8
-    warmup: int = 2
-    num_steps: int = 32
+    interval: float = 0.6
+    warmup: int = 4
+    num_steps: int = 24
     viscosity: float = 3e-3
     peak: float = 5.0
     seed: int = 0

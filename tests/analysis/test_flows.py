@@ -12,6 +12,7 @@ from escnn_attn.analysis import (
     plot_rollout_errors,
     relative_errors,
     rollout,
+    turning_error,
 )
 from escnn_attn.data import random_vorticity, velocity_of
 
@@ -41,6 +42,14 @@ def test_one_step_starts_from_the_truth_and_a_rollout_from_the_prediction(flows)
     assert errors["one_step"] == pytest.approx(0.5, rel=1e-5)
     assert errors["rollout"] == pytest.approx([0.5, 0.75], rel=1e-5)
     assert flow_errors(torch.clone, flows)["one_step"] == pytest.approx(1 / 0.9 - 1, rel=1e-4)
+
+
+def test_the_turning_error_is_zero_of_equivariant_predictions_alone(flows):
+    assert turning_error(lambda u: 0.9 * u.flip(-2, -1), flows[:, 0]) == 0  # half a turn of places alone
+    assert turning_error(lambda u: u.roll(1, -1), flows[:, 0]) > 0.1
+    # a quarter turn of each velocity commutes with turns, and changes its sign under the four of seven that mirror
+    error = turning_error(lambda u: torch.stack([-u[:, 1], u[:, 0]], dim=1), flows[:, 0])
+    assert error == pytest.approx(2 * 4 / 7, rel=1e-5)
 
 
 def test_figures_are_drawn_of_whole_files(flows, tmp_path):

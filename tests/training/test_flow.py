@@ -74,6 +74,8 @@ def test_trained_networks_are_compared_by_a_command(tmp_path, monkeypatch, capsy
         assert errors[name]["test"]["one_step"] == pytest.approx(found["test"]["test"], rel=1e-4)
         assert errors[name]["turned"]["one_step"] == pytest.approx(found["test"]["turned"], rel=1e-4)
     assert errors["steerable"]["turned"]["rollout"] == pytest.approx(errors["steerable"]["test"]["rollout"], rel=1e-4)
+    assert errors["steerable"]["turning"] < 1e-5
+    assert errors["plain"]["turning"] > 0.1
     assert 0.2 < errors["no change"]["test"]["rollout"][0] < errors["no change"]["test"]["rollout"][2]
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         "flows.json", "rollout_errors.png", "energy_spectra.png", "vorticity.gif",
