@@ -38,6 +38,16 @@ def waves(size: int) -> Waves:
     return Waves(x, y, np.where(squared == 0, 1, squared), kept.astype(float))
 
 
+def _coefficients(fields: np.ndarray) -> np.ndarray:
+    """Fourier coefficients (…, n, n // 2 + 1) of fields (…, n, n)."""
+    return np.asarray(fft.rfft2(fields))
+
+
+def _inverse(coefficients: np.ndarray) -> np.ndarray:
+    """Fields (…, n, n) of Fourier coefficients (…, n, n // 2 + 1)."""
+    return np.asarray(fft.irfft2(coefficients, s=(coefficients.shape[-2],) * 2))
+
+
 def evolve(vorticity: np.ndarray, *, viscosity: float, time: float, num_steps: int) -> np.ndarray:
     r"""Integrates the vorticity equation $\partial_t\omega + u\cdot\nabla\omega = \nu\Delta\omega$ on a periodic square of side 2π.
 
@@ -68,10 +78,9 @@ def evolve(vorticity: np.ndarray, *, viscosity: float, time: float, num_steps: i
     _require_fields(vorticity)
     if not (viscosity > 0 and time > 0 and num_steps >= 1):
         raise ValueError(f"expected positive viscosity, time and num_steps, got {viscosity}, {time} and {num_steps}")
-    size, step = vorticity.shape[-1], time / num_steps
-    k = waves(size)
+    k, step = waves(vorticity.shape[-1]), time / num_steps
     decay = np.exp(-viscosity * step / 2 * k.squared)
-    spectrum = fft.rfft2(vorticity.astype(np.float64)) * k.kept
+    spectrum = _coefficients(vorticity.astype(np.float64)) * k.kept
     spectrum[:, 0, 0] = 0
     for _ in range(num_steps):
         first = _advection(spectrum, k)
@@ -80,7 +89,7 @@ def evolve(vorticity: np.ndarray, *, viscosity: float, time: float, num_steps: i
         third = _advection(middle + step / 2 * second, k)
         fourth = _advection(decay * (middle + step * third), k)
         spectrum = decay * (middle + step / 6 * (decay * first + 2 * (second + third))) + step / 6 * fourth
-    end = fft.irfft2(spectrum, s=(size, size))
+    end = _inverse(spectrum)
     _require_short(step, vorticity, end)
     return end
 
@@ -88,10 +97,9 @@ def evolve(vorticity: np.ndarray, *, viscosity: float, time: float, num_steps: i
 def _advection(spectrum: np.ndarray, k: Waves) -> np.ndarray:
     """Coefficients of −u·∇ω of those of ω."""
     stream = spectrum / k.squared
-    size = spectrum.shape[-2]
-    u = fft.irfft2(1j * k.y * stream, s=(size, size))
-    v = fft.irfft2(-1j * k.x * stream, s=(size, size))
-    mixed, difference = fft.rfft2(u * v), fft.rfft2(v**2 - u**2)
+    u = _inverse(1j * k.y * stream)
+    v = _inverse(-1j * k.x * stream)
+    mixed, difference = _coefficients(u * v), _coefficients(v**2 - u**2)
     return k.kept * ((k.x**2 - k.y**2) * mixed + k.x * k.y * difference)
 
 
@@ -111,16 +119,16 @@ def velocity_of(vorticity: np.ndarray) -> np.ndarray:
         >>> bool(np.allclose(velocity_of(np.sin(y)), [np.cos(y), 0 * y]))  # a shear flow
         True
     """
-    k, size = waves(vorticity.shape[-1]), vorticity.shape[-1]
-    stream = fft.rfft2(vorticity) / k.squared
-    return fft.irfft2(np.stack([1j * k.y * stream, -1j * k.x * stream], axis=-3), s=(size, size))
+    k = waves(vorticity.shape[-1])
+    stream = _coefficients(vorticity) / k.squared
+    return _inverse(np.stack([1j * k.y * stream, -1j * k.x * stream], axis=-3))
 
 
 def vorticity_of(velocity: np.ndarray) -> np.ndarray:
     """The vorticity (…, n, n) of a velocity (…, 2, n, n), $\\partial_x u_y - \\partial_y u_x$; the inverse of `velocity_of`."""
-    k, size = waves(velocity.shape[-1]), velocity.shape[-1]
-    spectra = fft.rfft2(velocity)
-    return fft.irfft2(1j * k.x * spectra[..., 1, :, :] - 1j * k.y * spectra[..., 0, :, :], s=(size, size))
+    k = waves(velocity.shape[-1])
+    spectra = _coefficients(velocity)
+    return _inverse(1j * k.x * spectra[..., 1, :, :] - 1j * k.y * spectra[..., 0, :, :])
 
 
 def budgets(vorticity: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -139,9 +147,9 @@ def budgets(vorticity: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         >>> [float(value.round(6)) for value in budgets(np.sin(2 * y))]
         [0.0625, 0.25, 1.0]
     """
-    k, size = waves(vorticity.shape[-1]), vorticity.shape[-1]
-    spectrum = fft.rfft2(vorticity)
-    gradient = fft.irfft2(np.stack([1j * k.x * spectrum, 1j * k.y * spectrum], axis=-3), s=(size, size))
+    k = waves(vorticity.shape[-1])
+    spectrum = _coefficients(vorticity)
+    gradient = _inverse(np.stack([1j * k.x * spectrum, 1j * k.y * spectrum], axis=-3))
     fields = velocity_of(vorticity), vorticity[..., None, :, :], gradient
     energy, enstrophy, palinstrophy = (np.square(field).sum(axis=-3).mean(axis=(-2, -1)) / 2 for field in fields)
     return energy, enstrophy, palinstrophy
@@ -161,7 +169,7 @@ def energy_spectrum(velocity: np.ndarray) -> np.ndarray:
     size = velocity.shape[-1]
     frequencies = np.fft.fftfreq(size, 1 / size)
     rings = np.rint(np.hypot(frequencies, frequencies[:, None])).astype(int)
-    energies = np.square(np.abs(fft.fft2(velocity))).sum(axis=-3) / (2 * size**4)
+    energies = np.square(np.abs(np.asarray(fft.fft2(velocity)))).sum(axis=-3) / (2 * size**4)
     return np.stack([energies[..., rings == ring].sum(axis=-1) for ring in range(size // 2)], axis=-1)
 
 
@@ -175,10 +183,10 @@ def random_vorticity(count: int, size: int, peak: float, rng: np.random.Generato
         rng: of the draws.
     """
     k = waves(size)
-    noise = fft.rfft2(rng.standard_normal((count, size, size)))
+    noise = _coefficients(rng.standard_normal((count, size, size)))
     amplitude = k.squared**1.5 * np.exp(-k.squared / peak**2)
     amplitude[0, 0] = 0
-    vorticity = fft.irfft2(noise * amplitude * k.kept, s=(size, size))
+    vorticity = _inverse(noise * amplitude * k.kept)
     return vorticity / np.sqrt(2 * budgets(vorticity)[0])[:, None, None]
 
 

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from itertools import pairwise
+from typing import cast
 
 import escnn.nn
 import torch
@@ -104,7 +105,7 @@ class SteerableUNet(EquivariantModule):
         self.last = convolution(types[0], self.out_type)
         return self
 
-    def forward(self, x: Tensor | GeometricTensor) -> GeometricTensor:
+    def forward(self, x: Tensor | GeometricTensor) -> GeometricTensor:  # pyright: ignore[reportIncompatibleMethodOverride] (of None)
         """Fields of `out_type` at each pixel."""
         x = self._require_grid(x)
         levels = [self.blocks_down[0](self.first(x))]
@@ -114,7 +115,7 @@ class SteerableUNet(EquivariantModule):
         for index in reversed(range(self.depth)):
             above = self.doublings[index](self.narrowings[index](x))
             both = torch.cat([levels.pop().tensor, above.tensor], dim=1)
-            x = self.blocks_up[index](self.joins[index](GeometricTensor(both, self.joins[index].in_type)))
+            x = self.blocks_up[index](self.joins[index](GeometricTensor(both, cast(FieldType, self.joins[index].in_type))))
         return self.last(x)
 
     def _require_grid(self, x: Tensor | GeometricTensor) -> GeometricTensor:
