@@ -56,7 +56,7 @@ class SteerableUNet(EquivariantModule):
     Examples:
         >>> import torch
         >>> from escnn_attn import SteerableUNet
-        >>> model = SteerableUNet("D4", in_type={"vectors": 1}, out_fields={"vectors": 1}, channels=2, depth=2)
+        >>> model = SteerableUNet("D4", in_type={"vectors": 1}, out_fields={"vectors": 1}, channels=2, depth=1)
         >>> model(torch.randn(1, 2, 16, 24)).shape
         torch.Size([1, 2, 16, 24])
     """

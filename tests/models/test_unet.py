@@ -57,6 +57,7 @@ def test_outputs_do_not_shift_where_borders_do_not_meet():
     assert relative(model(x.roll(4, 2)).tensor, model(x).tensor.roll(4, 2)) > 1e-3
 
 
+@pytest.mark.slow
 def test_its_own_check_passes_and_sees_an_odd_kernel_of_a_stride():
     model = copy.deepcopy(unet("D4"))
     assert len({element for element, _ in model.check_equivariance()}) == 8
@@ -66,11 +67,17 @@ def test_its_own_check_passes_and_sees_an_odd_kernel_of_a_stride():
         assert_equivariant(model.eval(), domain="grid", size=16)
 
 
-@pytest.mark.parametrize("group", ["trivial", "O2"])
+@pytest.mark.parametrize("group", ["trivial", "O2", "D4"])
 def test_every_parameter_has_a_gradient(group):
-    model = copy.deepcopy(unet(group, norm=SteerableRMSNorm)).train()
+    model = copy.deepcopy(unet(group)).train()
     model(torch.randn(2, 4, 16, 16)).tensor.pow(2).sum().backward()
     assert_every_parameter_has_gradient(model)
+
+
+def test_another_norm_is_taken():
+    model = unet("trivial", norm=SteerableRMSNorm)
+    assert sum(isinstance(part, SteerableRMSNorm) for part in model.modules()) == 6
+    assert not any("Norm" in type(part).__name__ for part in model.modules() if not isinstance(part, SteerableRMSNorm))
 
 
 def test_blocks_add_to_their_input():

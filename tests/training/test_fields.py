@@ -32,14 +32,17 @@ def test_the_metric_is_the_mean_of_relative_errors_over_all_batches():
 def test_a_steerable_network_learns_flows_and_errs_alike_on_turned_ones(tmp_path):
     data = Flow(5, vorticity=True, simulation=FEW, batch_size=5)
     module = FieldRegression(MODEL, learning_rate=1e-2, test_sets=data.test_sets)
+    data.setup()
+    x, y = next(iter(data.test_dataloader()[0]))
+    with torch.no_grad():
+        untrained = RelativeError()(module.eval()(x), y).item()
     trainer = pl.Trainer(
-        max_epochs=8, logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False,
+        max_epochs=6, logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, default_root_dir=tmp_path,
     )  # fmt: skip
-    trainer.fit(module, data)
+    trainer.fit(module.train(), data)
     test, turned = trainer.test(module, data, verbose=False)
-    (x, y), untrained = next(iter(data.test_dataloader()[0])), FieldRegression(MODEL).eval()
-    assert test["test/error"] < 0.8 * RelativeError()(untrained(x), y).item()
+    assert test["test/error"] < 0.8 * untrained
     assert turned["turned/error"] == pytest.approx(test["test/error"], rel=1e-4)
     trainer.save_checkpoint(tmp_path / "flow.ckpt")
     again = load_module(tmp_path / "flow.ckpt")
@@ -50,8 +53,8 @@ def test_a_steerable_network_learns_flows_and_errs_alike_on_turned_ones(tmp_path
 def test_plain_networks_and_networks_of_either_kind_of_tensor_are_taken():
     x = torch.randn(2, 3, 8, 8)
     assert FieldRegression(torch.nn.Conv2d(3, 2, 1))(x).shape == (2, 2, 8, 8)
-    module = FieldRegression(MODEL).eval()
-    fields = field_type(planar_gspace("D4"), vectors=1, pseudoscalars=1)
+    module = FieldRegression({**MODEL, "group": "trivial"}).eval()
+    fields = field_type(planar_gspace("trivial"), vectors=1, pseudoscalars=1)
     assert torch.equal(module(x), module.model(fields(x)).tensor)
     assert torch.equal(module.predict_step([x, x[:, :2]], 0), module.predict_step(x, 0))
 
