@@ -186,7 +186,8 @@ def _expand(conv: Any) -> None:
     for name in _EXPANDED:
         conv._buffers.pop(name, None)
     weights, before = _weights(conv), vars(conv).get("_expanded_from", ())
-    kept = len(before) == len(weights) and not vars(conv).keys().isdisjoint(_EXPANDED)
+    # not by expanded_bias, which escnn sets to None for a convolution without
+    kept = len(before) == len(weights) and not vars(conv).keys().isdisjoint(("filter", "matrix"))
     if kept and _unchanged(before, weights):
         return
     with torch.inference_mode(False), torch.no_grad():

@@ -3,6 +3,8 @@
 from escnn_attn.analysis.attention_maps import attention_map
 from escnn_attn.analysis.comparison import as_markdown, compare_runs
 from escnn_attn.analysis.equivariance import error_by_angle
+from escnn_attn.analysis.flow_plots import animate_vorticity, plot_energy_spectra, plot_rollout_errors
+from escnn_attn.analysis.flows import flow_errors, relative_errors, rollout, turning_error
 from escnn_attn.analysis.plots import plot_accuracy_by_angle, plot_sample_efficiency, plot_trajectories
 from escnn_attn.analysis.report import ComparisonReport, describe, report
 from escnn_attn.analysis.rotation import accuracy_by_angle
@@ -12,14 +14,21 @@ __all__ = [
     "ComparisonReport",
     "Runs",
     "accuracy_by_angle",
+    "animate_vorticity",
     "as_markdown",
     "attention_map",
     "compare_runs",
     "describe",
     "error_by_angle",
+    "flow_errors",
     "plot_accuracy_by_angle",
+    "plot_energy_spectra",
+    "plot_rollout_errors",
     "plot_sample_efficiency",
     "plot_trajectories",
     "read_runs",
+    "relative_errors",
     "report",
+    "rollout",
+    "turning_error",
 ]

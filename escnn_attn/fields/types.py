@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+import numpy as np
 from escnn.group import Group, Representation
 from escnn.gspaces import GSpace, GSpace2D, flipRot2dOnR2, rot2dOnR2, trivialOnR2
 from escnn.nn import FieldType
@@ -135,17 +136,18 @@ def fourier_type(gspace: GSpace, channels: int, max_frequency: int | None = None
     return FieldType(gspace, [gspace.regular_repr] * channels)
 
 
-def field_type(gspace: GSpace, *, scalars: int = 0, vectors: int = 0) -> FieldType:
-    """A type of scalar fields, followed by vector fields, which rotate as positions do.
+def field_type(gspace: GSpace, *, scalars: int = 0, vectors: int = 0, pseudoscalars: int = 0) -> FieldType:
+    """A type of scalar fields, followed by vector fields, which rotate as positions do, and by pseudoscalars.
 
     Args:
         gspace: a gspace on the plane.
         scalars: number of trivial fields.
         vectors: number of fields of `gspace.basespace_action`, such as velocities; under reflections `irrep(1, 1)` of O(2)
             is another representation.
+        pseudoscalars: number of fields that only reflections change, by their sign, such as the vorticity of a flow.
 
     Raises:
-        ValueError: if a number is negative, or both are zero.
+        ValueError: if a number is negative, or all are zero.
 
     Examples:
         >>> from escnn_attn import field_type, planar_gspace
@@ -153,10 +155,20 @@ def field_type(gspace: GSpace, *, scalars: int = 0, vectors: int = 0) -> FieldTy
         5
     """
     require_instance("gspace", gspace, GSpace)
-    scalars, vectors = require_integer("scalars", scalars, None), require_integer("vectors", vectors, None)
-    if scalars < 0 or vectors < 0 or scalars + vectors == 0:
-        raise ValueError(f"expected scalars or vectors, got {scalars} and {vectors}")
-    return FieldType(gspace, [gspace.trivial_repr] * scalars + [gspace.basespace_action] * vectors)
+    given = {"scalars": scalars, "vectors": vectors, "pseudoscalars": pseudoscalars}
+    counts = [require_integer(name, value, None) for name, value in given.items()]
+    if min(counts) < 0 or sum(counts) == 0:
+        raise ValueError(f"expected scalars, vectors or pseudoscalars, got {scalars}, {vectors} and {pseudoscalars}")
+    kinds = [gspace.trivial_repr, gspace.basespace_action, _sign(gspace)]
+    return FieldType(gspace, [kind for kind, count in zip(kinds, counts, strict=True) for _ in range(count)])
+
+
+def _sign(gspace: GSpace) -> Representation:
+    """The sign of reflections; for a group of rotations the trivial representation."""
+    elements = gspace.fibergroup.testing_elements()
+    if all(np.linalg.det(gspace.basespace_action(g)) > 0 for g in elements):
+        return gspace.trivial_repr
+    return gspace.irrep(1, *gspace.trivial_repr.irreps[0][1:])
 
 
 def as_field_type(gspace: GSpace, fields: Fields, name: str = "in_type") -> FieldType:
@@ -167,8 +179,8 @@ def as_field_type(gspace: GSpace, fields: Fields, name: str = "in_type") -> Fiel
         return fields
     if not isinstance(fields, Mapping):
         return field_type(gspace, scalars=require_integer(name, fields))
-    if fields.keys() - {"scalars", "vectors"}:
+    if fields.keys() - {"scalars", "vectors", "pseudoscalars"}:
         raise ValueError(
-            f"{name} must be a number of scalars, a mapping of scalars and vectors, or a field type, got {fields!r}"
+            f"{name} must be a number of scalars, a mapping of scalars, vectors and pseudoscalars, or a field type, got {fields!r}"
         )
     return field_type(gspace, **fields)

@@ -10,3 +10,4 @@ from escnn_attn.models.image import SteerableFieldTransformer, SteerableTransfor
 from escnn_attn.models.point import SteerablePointClassifier, SteerablePointTransformer
 from escnn_attn.models.pyramid import Stage
 from escnn_attn.models.stems import convolution_stem, lifting_stem, patch_stem
+from escnn_attn.models.unet import SteerableUNet

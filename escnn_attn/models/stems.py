@@ -62,7 +62,7 @@ def convolution_stem(
     types = [in_type, *[hidden] * (len(steps) - 1), out_type]
     for index, (size, stride) in enumerate(zip(sizes, steps, strict=True)):
         if index:
-            layers += [norm(hidden), _pointwise(hidden)]
+            layers += [norm(hidden), pointwise_of(hidden)]
         layers.append(SteerableConvolution(types[index], types[index + 1], size, stride=stride, padding_mode=padding_mode))
     return SequentialModule(*layers)
 
@@ -154,5 +154,5 @@ def _require_ends(in_type: FieldType, out_type: FieldType, norm: object) -> None
     require_factory("norm", norm, "EquivariantModule")
 
 
-def _pointwise(hidden: FieldType) -> EquivariantModule:
+def pointwise_of(hidden: FieldType) -> EquivariantModule:
     return FourierGELU(hidden) if hidden.fibergroup.continuous else escnn.nn.ELU(hidden)

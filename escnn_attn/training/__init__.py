@@ -7,6 +7,7 @@ from escnn_attn.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, 
 from escnn_attn.training.classifier import ImageClassifier
 from escnn_attn.training.command_line import parse_options
 from escnn_attn.training.evaluation import evaluate
+from escnn_attn.training.fields import FieldRegression, RelativeError
 from escnn_attn.training.loggers import ResumableCSVLogger
 from escnn_attn.training.module import SupervisedModule, load_module
 from escnn_attn.training.progress import CompactProgressBar
@@ -22,9 +23,11 @@ __all__ = [
     "CloudRegression",
     "CompactProgressBar",
     "EarlyStop",
+    "FieldRegression",
     "ImageClassifier",
     "InterruptedCheckpoint",
     "RandomDeformation",
+    "RelativeError",
     "RequireFiniteLoss",
     "ResumableCSVLogger",
     "SeedSteps",

@@ -1,10 +1,11 @@
 import escnn.nn
+import numpy as np
 import pytest
 import torch
-from escnn.gspaces import rot3dOnR3
+from escnn.gspaces import flip2dOnR2, rot3dOnR3
 from escnn.nn import FieldType
 
-from escnn_attn import IsotypicLayout, fourier_type, planar_gspace
+from escnn_attn import IsotypicLayout, field_type, fourier_type, planar_gspace
 from escnn_attn.testing import random_elements
 from tests.helpers import GROUPS, mixed_type, relative
 
@@ -69,3 +70,10 @@ def test_types_off_the_plane_are_refused():
     space = rot3dOnR3()
     with pytest.raises(TypeError, match="on the plane"):
         SteerableLinear(FieldType(space, [space.trivial_repr]), FieldType(space, [space.trivial_repr]))
+
+
+@pytest.mark.parametrize("space", [*map(planar_gspace, GROUPS), flip2dOnR2()], ids=str)
+def test_pseudoscalars_change_sign_under_reflections_alone(space, rng):
+    pseudoscalar = field_type(space, scalars=1, pseudoscalars=1).representations[1]
+    for g in random_elements(space.fibergroup, 8, rng):
+        assert pseudoscalar(g).item() == pytest.approx(np.linalg.det(space.basespace_action(g)))

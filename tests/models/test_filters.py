@@ -10,13 +10,15 @@ from torch import nn
 from torch.func import functional_call
 from torch.optim.swa_utils import AveragedModel
 
-from escnn_attn import SequentialModule, SteerableTransformer, fourier_type, planar_gspace, steerable_block
+from escnn_attn import SequentialModule, SteerableTransformer, field_type, fourier_type, planar_gspace, steerable_block
 from tests.helpers import relative, small_model
 
 T = fourier_type(planar_gspace("SO2"), 2, 1)
+V = field_type(planar_gspace("SO2"), vectors=2)
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "network": lambda: small_model("SO2", SteerableTransformer),
     "chain": lambda: SequentialModule(escnn.nn.R2Conv(T, T, 3, padding=1), steerable_block(T, num_heads=1)),
+    "chain without a bias": lambda: SequentialModule(escnn.nn.R2Conv(T, V, 3, padding=1), escnn.nn.R2Conv(V, T, 3, padding=1)),
     "chain in a chain": lambda: SequentialModule(SequentialModule(escnn.nn.R2Conv(T, T, 3, padding=1))),
 }
 pytestmark = pytest.mark.parametrize("name", MODULES)

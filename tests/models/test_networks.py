@@ -91,7 +91,7 @@ def test_padding_of_an_image():
 
 
 def test_fields_need_a_number():
-    with pytest.raises(ValueError, match="expected scalars or vectors, got 0 and -1"):
+    with pytest.raises(ValueError, match="expected scalars, vectors or pseudoscalars, got 0, -1 and 0"):
         SteerableTransformer("C4", in_type={"vectors": -1})
 
 
