@@ -15,6 +15,7 @@ from escnn_attn.arguments import require_integer, require_number
 from escnn_attn.models import SteerableTransformer
 from escnn_attn.models.config import Trust
 from escnn_attn.pretrained import read_config, resolve
+from escnn_attn.training._images import Normalization, require_fitting
 from escnn_attn.training.augment import RandomDeformation
 from escnn_attn.training.module import Model, SupervisedModule
 
@@ -30,6 +31,8 @@ class ImageClassifier(SupervisedModule):
         warmup: fraction of the steps with rising learning rate.
         label_smoothing: of the cross-entropy in training.
         augmentation: arguments of `RandomDeformation`, applied to training images; None for no augmentation.
+        normalization: `mean` and `std`, each a number or one for each channel, that images in [0, 1] are shifted and divided by
+            before the network; None for no normalization.
         test_sets: names of the test sets, in the order of their loaders.
 
     Raises:
@@ -53,12 +56,14 @@ class ImageClassifier(SupervisedModule):
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
         augmentation: Mapping[str, float] | None = None,
+        normalization: Mapping[str, Any] | None = None,
         test_sets: Sequence[str] = ("test",),
     ) -> None:
         require_integer("num_classes", num_classes, 2)
         require_number("label_smoothing", label_smoothing, most=1)
         self.num_classes, self.label_smoothing = num_classes, label_smoothing
         self.augmentation = RandomDeformation(**augmentation) if augmentation else None
+        self.normalization = Normalization(**normalization) if normalization else None
         super().__init__(model, learning_rate=learning_rate, weight_decay=weight_decay, warmup=warmup, test_sets=test_sets)
 
     @classmethod
@@ -70,11 +75,15 @@ class ImageClassifier(SupervisedModule):
         module.hparams["model"] = model
         return module.eval()
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        require_fitting(self.model, self.num_classes, self.hparams.get("data"))
+
     def new_metric(self) -> Metric:
         return MulticlassAccuracy(self.num_classes, average="micro")
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model(images)
+        return self.model(self.normalization(images) if self.normalization else images)
 
     def inputs(self, batch: Tensor | Sequence[Tensor]) -> Tensor:
         """Returns the images of a batch (images, labels), (images,) or images, deformed in training mode."""
