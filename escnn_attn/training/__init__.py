@@ -9,6 +9,7 @@ from escnn_attn.training.command_line import parse_options
 from escnn_attn.training.evaluation import evaluate
 from escnn_attn.training.loggers import ResumableCSVLogger
 from escnn_attn.training.module import SupervisedModule, load_module
+from escnn_attn.training.prediction import ImagePredictor, find_images
 from escnn_attn.training.progress import CompactProgressBar
 from escnn_attn.training.publish import publish
 from escnn_attn.training.regression import AbsoluteCloudRegression, CloudRegression
@@ -23,6 +24,7 @@ __all__ = [
     "CompactProgressBar",
     "EarlyStop",
     "ImageClassifier",
+    "ImagePredictor",
     "InterruptedCheckpoint",
     "RandomDeformation",
     "RequireFiniteLoss",
@@ -30,6 +32,7 @@ __all__ = [
     "SeedSteps",
     "SupervisedModule",
     "evaluate",
+    "find_images",
     "keep_freed_memory",
     "load_module",
     "parse_options",

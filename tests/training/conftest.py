@@ -1,5 +1,7 @@
 """Fixtures of the data tests, for training on the same clouds, and a run on image files."""
 
+import warnings
+
 import pytest
 
 from escnn_attn.data import write_shapes
@@ -19,5 +21,7 @@ def shapes(tmp_path_factory):
 def images_run(tmp_path_factory, shapes):
     """The folder of a small run on drawn shapes."""
     folder = tmp_path_factory.mktemp("images_run")
-    run(folder, f"data.folder={shapes}", "module.normalization={mean: 0.5, std: [0.2,0.3,0.4]}", small=SMALL_IMAGES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of Lightning
+        run(folder, f"data.folder={shapes}", "module.normalization={mean: 0.5, std: [0.2,0.3,0.4]}", small=SMALL_IMAGES)
     return folder
