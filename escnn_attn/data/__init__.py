@@ -6,6 +6,7 @@ from escnn_attn.data.images import FileDataModule, ImageFolder
 from escnn_attn.data.nbody import AugmentedNBody, NBody, PointBatch, point_batch
 from escnn_attn.data.particles import ParticleClouds, SimulationConfig, simulate
 from escnn_attn.data.preparation import ImagePreparation
+from escnn_attn.data.segmentation import SegmentationFolder
 from escnn_attn.data.shapes import Shapes, draw_shapes, write_shapes
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ParticleClouds",
     "PointBatch",
     "RotatedMNIST",
+    "SegmentationFolder",
     "Shapes",
     "SimulationConfig",
     "draw_shapes",

@@ -83,6 +83,10 @@ class FileDataModule(DataModule):
     def dataset(self, strata: Strata) -> Dataset:
         """Returns the data set of some of the images."""
 
+    def files(self, image: Path) -> list[Path]:
+        """Returns the files of a sample, by default its image alone."""
+        return [image]
+
     def description(self) -> dict[str, Any]:
         return {"class_names": self.class_names, "preparation": self.preparation.settings()}
 
@@ -109,8 +113,10 @@ class FileDataModule(DataModule):
     def _whole(self, strata: Strata) -> Strata:
         if self.skip_broken is None:
             return strata
-        whole = set(whole_files([path for files in strata.values() for path in files], self.skip_broken))
-        return {name: [path for path in files if path in whole] for name, files in strata.items()}
+        whole = set(
+            whole_files([file for files in strata.values() for path in files for file in self.files(path)], self.skip_broken)
+        )
+        return {name: [path for path in files if whole.issuperset(self.files(path))] for name, files in strata.items()}
 
     def _require_known(self, root: Path, names: Sequence[str], given: Mapping[str, Path]) -> None:
         unknown = [path.name for path in subfolders(root) if path.name not in names]

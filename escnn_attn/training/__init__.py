@@ -14,6 +14,7 @@ from escnn_attn.training.progress import CompactProgressBar
 from escnn_attn.training.publish import publish
 from escnn_attn.training.regression import AbsoluteCloudRegression, CloudRegression
 from escnn_attn.training.run import train
+from escnn_attn.training.segmentation import ImageSegmentation
 
 __all__ = [
     "AbsoluteCloudRegression",
@@ -25,6 +26,7 @@ __all__ = [
     "EarlyStop",
     "ImageClassifier",
     "ImagePredictor",
+    "ImageSegmentation",
     "InterruptedCheckpoint",
     "RandomDeformation",
     "RequireFiniteLoss",

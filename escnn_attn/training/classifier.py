@@ -11,16 +11,15 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from escnn_attn.analysis.comparison import pack
-from escnn_attn.arguments import require_integer, require_number
+from escnn_attn.arguments import require_number
 from escnn_attn.models import SteerableTransformer
 from escnn_attn.models.config import Trust
 from escnn_attn.pretrained import read_config, resolve
-from escnn_attn.training._images import Normalization, require_fitting
-from escnn_attn.training.augment import RandomDeformation
-from escnn_attn.training.module import Model, SupervisedModule
+from escnn_attn.training._images import ImageModule
+from escnn_attn.training.module import Model
 
 
-class ImageClassifier(SupervisedModule):
+class ImageClassifier(ImageModule):
     """Classification of images (b, c, height, width) by cross-entropy; predictions are logits (b, num_classes).
 
     Args:
@@ -59,12 +58,17 @@ class ImageClassifier(SupervisedModule):
         normalization: Mapping[str, Any] | None = None,
         test_sets: Sequence[str] = ("test",),
     ) -> None:
-        require_integer("num_classes", num_classes, 2)
-        require_number("label_smoothing", label_smoothing, most=1)
-        self.num_classes, self.label_smoothing = num_classes, label_smoothing
-        self.augmentation = RandomDeformation(**augmentation) if augmentation else None
-        self.normalization = Normalization(**normalization) if normalization else None
-        super().__init__(model, learning_rate=learning_rate, weight_decay=weight_decay, warmup=warmup, test_sets=test_sets)
+        self.label_smoothing = require_number("label_smoothing", label_smoothing, most=1)
+        super().__init__(
+            model,
+            num_classes=num_classes,
+            augmentation=augmentation,
+            normalization=normalization,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup=warmup,
+            test_sets=test_sets,
+        )
 
     @classmethod
     def from_pretrained(cls, name: str | Path, test_sets: Sequence[str], *, trust: Trust = ()) -> "ImageClassifier":
@@ -75,27 +79,13 @@ class ImageClassifier(SupervisedModule):
         module.hparams["model"] = model
         return module.eval()
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        require_fitting(self.model, self.num_classes, self.hparams.get("data"))
-
     def new_metric(self) -> Metric:
         return MulticlassAccuracy(self.num_classes, average="micro")
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(self.normalization(images) if self.normalization else images)
-
     def inputs(self, batch: Tensor | Sequence[Tensor]) -> Tensor:
         """Returns the images of a batch (images, labels), (images,) or images, deformed in training mode."""
-        images = batch if isinstance(batch, Tensor) else batch[0]
-        if not isinstance(batch, Tensor) and len(batch) > 2:
-            raise TypeError(f"expected data of images and labels, such as data=digits, got a batch {type(batch).__name__}")
+        images = super().inputs(batch)
         return self.augmentation(images) if self.training and self.augmentation else images
-
-    def targets(self, batch: Sequence[Tensor]) -> Tensor:
-        if isinstance(batch, Tensor) or len(batch) != 2:
-            raise TypeError(f"expected a batch of images and labels, got a {type(batch).__name__} without labels")
-        return batch[1]
 
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
         if predictions.shape[1:] != (self.num_classes,):
