@@ -1,6 +1,7 @@
 """Comparison of finished runs, figures, attention maps and measured equivariance. Needs the extra `train`."""
 
 from escnn_attn.analysis.attention_maps import attention_map
+from escnn_attn.analysis.classes import class_table, plot_confusion, plot_examples
 from escnn_attn.analysis.comparison import as_markdown, compare_runs
 from escnn_attn.analysis.equivariance import error_by_angle
 from escnn_attn.analysis.plots import plot_accuracy_by_angle, plot_sample_efficiency, plot_trajectories
@@ -14,10 +15,13 @@ __all__ = [
     "accuracy_by_angle",
     "as_markdown",
     "attention_map",
+    "class_table",
     "compare_runs",
     "describe",
     "error_by_angle",
     "plot_accuracy_by_angle",
+    "plot_confusion",
+    "plot_examples",
     "plot_sample_efficiency",
     "plot_trajectories",
     "read_runs",

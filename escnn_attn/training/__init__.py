@@ -4,6 +4,7 @@ from escnn_attn.training._memory import keep_freed_memory
 from escnn_attn.training.augment import RandomDeformation
 from escnn_attn.training.callbacks import AveragedWeights, EarlyStop, RequireFiniteLoss, SeedSteps
 from escnn_attn.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, InterruptedCheckpoint
+from escnn_attn.training.class_report import ClassReport
 from escnn_attn.training.classifier import ImageClassifier
 from escnn_attn.training.command_line import parse_options
 from escnn_attn.training.evaluation import evaluate
@@ -21,6 +22,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "AveragedWeights",
     "BestCheckpoint",
+    "ClassReport",
     "CloudRegression",
     "CompactProgressBar",
     "EarlyStop",

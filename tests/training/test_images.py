@@ -1,14 +1,17 @@
 """Training on image files: the network follows the data, and checkpoints know how images were prepared."""
 
+import csv
 import json
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 
 from escnn_attn import SteerableTransformer
 from escnn_attn.data import Digits, ImageFolder
-from escnn_attn.training import ImageClassifier, load_module
+from escnn_attn.training import ClassReport, ImageClassifier, load_module
+from escnn_attn.training.class_report import _Examples
 from tests.training.runs import SMALL_IMAGES, configured, run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -77,3 +80,49 @@ def test_data_without_description_leave_no_trace(tmp_path):
     module = ImageClassifier(network, test_sets=("upright", "rotated"))
     pl.Trainer(**QUIET, max_steps=1, limit_val_batches=0, default_root_dir=tmp_path).fit(module, Digits())
     assert "data" not in module.hparams
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_test_leaves_what_it_tells_of_each_class(images_run, shapes):
+    """Recomputed from the checkpoint: counts by true and predicted class."""
+    module, data = load_module(images_run / "checkpoints" / "last.ckpt"), ImageFolder(shapes, image_size=13)
+    data.setup()
+    images, truth = next(iter(data.test_dataloader()[0]))
+    found = module(images).argmax(1)
+    confusion = table(images_run / "test_confusion.csv")
+    for i, row in enumerate(confusion):
+        assert row["true class"] == CLASSES[i]
+        assert [int(row[name]) for name in CLASSES] == [int(((truth == i) & (found == j)).sum()) for j in range(5)]
+    rows = table(images_run / "test_classes.csv")
+    assert [row["class"] for row in rows] == CLASSES
+    assert [int(row["support"]) for row in rows] == [2] * 5
+    hits = sum(float(row["recall"]) * int(row["support"]) for row in rows)
+    assert hits / 10 == pytest.approx(json.loads((images_run / "results.json").read_text())["test"]["test"])
+    for name in ("confusion", "examples"):
+        assert Image.open(images_run / f"test_{name}.png").width > 200
+
+
+def test_examples_are_a_choice_of_all_classes_half_of_them_wrong():
+    examples, labels = _Examples(), torch.arange(200) // 40
+    for part in torch.arange(200).split(25):
+        images = part[:, None, None, None].float()
+        examples.add(images, labels[part], torch.where(part % 2 == 0, labels[part], (labels[part] + 1) % 5))
+    images, truth, found = examples.chosen()
+    assert len(images) == 16
+    assert (truth == found).sum() == 8
+    assert set(truth) == set(range(5))
+    assert (truth == images[:, 0, 0, 0] // 40).all()
+    few = _Examples()
+    few.add(torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 2]), torch.tensor([0, 0, 0]))
+    assert few.chosen()[2].tolist() == [0, 0, 0]
+
+
+def test_data_without_names_of_classes_have_no_report(tmp_path):
+    network = SteerableTransformer("SO2", channels=2, max_frequency=1, depth=1)
+    module, report = ImageClassifier(network, test_sets=("upright", "rotated")), ClassReport(tmp_path)
+    pl.Trainer(**QUIET, limit_test_batches=1, callbacks=[report]).test(module, Digits(), verbose=False)
+    assert not list(tmp_path.iterdir())

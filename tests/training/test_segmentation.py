@@ -1,5 +1,6 @@
 """Segmentation: loss, metric, deformation of masks, a run, and the masks that the command writes."""
 
+import csv
 import json
 import warnings
 
@@ -97,6 +98,9 @@ def test_what_is_no_segmentation_is_said():
 
 def test_a_run_writes_masks_of_the_size_of_each_image(masks_run, tmp_path, monkeypatch, capsys):
     assert 0 <= json.loads((masks_run / "results.json").read_text())["test"]["test"] <= 1
+    with (masks_run / "test_classes.csv").open(newline="") as file:
+        assert sum(int(row["support"]) for row in csv.DictReader(file)) == 8 * 16 * 16
+    assert (masks_run / "test_examples.png").exists()
     checkpoint, trust = masks_run / "checkpoints" / "best.ckpt", f"trust=[{CHAIN}]"
     with pytest.raises(ValueError, match=r"got 'tests\.training\.dense\.Chain'"):
         load_module(checkpoint)
