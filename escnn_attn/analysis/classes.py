@@ -70,7 +70,7 @@ def plot_confusion(confusion: np.ndarray, names: Sequence[str], path: Path) -> N
     if count <= 20:
         for row, column in np.argwhere(confusion):
             color = "white" if shares[row, column] > 0.6 else "black"
-            axes.text(column, row, _short(confusion[row, column]), ha="center", va="center", color=color, fontsize=8)
+            axes.text(column, row, _short(int(confusion[row, column])), ha="center", va="center", color=color, fontsize=8)
     save_figure(figure, path)
 
 
@@ -94,9 +94,10 @@ def plot_examples(images: np.ndarray, truth: np.ndarray, predicted: np.ndarray, 
         top, left = (high + head) * (index // columns) + head, (wide + gap) * (index % columns)
         mosaic[top : top + high, left : left + wide] = tile
         right = masks or truth[index] == predicted[index]
-        title = "" if masks else names[predicted[index]] if right else f"{names[predicted[index]]}\nnot {names[truth[index]]}"
+        title = "" if masks else names[predicted[index]]
+        title += "" if right else f"\nnot {names[truth[index]]}"
         color = "black" if right else "tab:red"
-        axes.text(left + wide / 2, top - gap / 2, title, fontsize=8, color=color, ha="center", va="bottom")
+        axes.text(left + wide / 2, top - gap / 2, str(title), fontsize=8, color=color, ha="center", va="bottom")
     axes.imshow(mosaic, aspect="auto")
     save_figure(figure, path)
 

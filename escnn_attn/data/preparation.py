@@ -55,12 +55,12 @@ class ImagePreparation:
     def __call__(self, image: Image.Image) -> Tensor:
         image = image.convert("L" if self.channels == 1 else "RGB")
         left, top, step = self._place(image.size)
-        margins = [max(0, math.ceil(-edge)) for edge in (left, top)]
+        margins = max(0, math.ceil(-left)), max(0, math.ceil(-top))
         if any(margins):
-            image = ImageOps.expand(image, border=(margins[0], margins[1]))
-        start = [max(0.0, edge + margin) for edge, margin in zip((left, top), margins, strict=True)]
-        ends = [s + side * step for s, side in zip(start, (self.width, self.height), strict=True)]
-        box = (*start, *(min(end, side) for end, side in zip(ends, image.size, strict=True)))
+            image = ImageOps.expand(image, border=margins)
+        # rounding must not leave the image
+        left, top = max(0.0, left + margins[0]), max(0.0, top + margins[1])
+        box = left, top, min(left + self.width * step, image.width), min(top + self.height * step, image.height)
         resized = image.resize((self.width, self.height), Image.Resampling.BICUBIC, box=box)
         pixels = torch.from_numpy(np.array(resized, np.float32) / 255)
         return pixels.reshape(self.height, self.width, self.channels).permute(2, 0, 1).contiguous()
