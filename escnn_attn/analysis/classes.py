@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from escnn_attn.analysis.plots import save_figure
 from escnn_attn.data._files import write_atomically
-from escnn_attn.data.shapes import with_palette
+from escnn_attn.data.preparation import with_palette
 
 
 def class_table(confusion: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:

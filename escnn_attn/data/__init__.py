@@ -1,5 +1,6 @@
 """Data modules: digits, rotated MNIST, image files and charged particles. Needs the extra `train`."""
 
+from escnn_attn.data._splits import Split
 from escnn_attn.data.base import DataModule
 from escnn_attn.data.digits import Digits, ImageDataModule, RotatedMNIST, rotate_images, to_input
 from escnn_attn.data.images import FileDataModule, ImageFolder
@@ -24,6 +25,7 @@ __all__ = [
     "SegmentationFolder",
     "Shapes",
     "SimulationConfig",
+    "Split",
     "draw_shapes",
     "point_batch",
     "rotate_images",

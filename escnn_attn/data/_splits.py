@@ -1,7 +1,7 @@
 """Files of a folder, and their seeded division into sets."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +28,19 @@ def subfolders(folder: Path) -> list[Path]:
 
 def image_files(folder: Path) -> list[Path]:
     """Images in a folder or below, in the order of their paths, without hidden ones."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return sorted(_images(folder))
+
+
+def has_images(folder: Path) -> bool:
+    """Whether there is an image in a folder or below, without looking at all of them."""
+    return next(_images(folder), None) is not None
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and path.suffix.lower() in SUFFIXES and path.is_file():
+            yield path
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,12 @@ class Split:
 
     Raises:
         TypeError, ValueError: for shares that are not in [0, 1), or leave nothing for training.
+
+    Examples:
+        >>> files = [Path(f"cat/{number}.png") for number in range(10)]
+        >>> sets = Split(validation=0.2, test=0.1).divide({"cat": files}, ["validation", "test"], Path())
+        >>> {name: len(strata["cat"]) for name, strata in sets.items()}
+        {'train': 7, 'validation': 2, 'test': 1}
     """
 
     validation: float = 0.15

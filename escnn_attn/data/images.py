@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from escnn_attn.arguments import require_flag, require_integer, require_items
-from escnn_attn.data._splits import Split, image_files, require_folder, subfolders
+from escnn_attn.data._splits import Split, has_images, image_files, require_folder, subfolders
 from escnn_attn.data.base import DataModule
 from escnn_attn.data.preparation import ImagePreparation, read_image, whole_files
 
@@ -17,7 +18,7 @@ Strata = dict[str, list[Path]]
 
 
 class FileDataset(Dataset):
-    """Samples of files, each read when it is asked for."""
+    """Samples of files, each read when it is asked for; it pickles, for processes that are spawned."""
 
     def __init__(self, samples: Sequence[Any], load: Callable[..., Any]) -> None:
         self.samples, self.load = samples, load
@@ -187,10 +188,12 @@ class ImageFolder(FileDataModule):
 
     def dataset(self, strata: Strata) -> Dataset:
         labels = {name: label for label, name in enumerate(self.class_names)}
-        return FileDataset([(path, labels[name]) for name, files in strata.items() for path in files], self._load)
+        samples = [(path, labels[name]) for name, files in strata.items() for path in files]
+        return FileDataset(samples, partial(_labeled, self.preparation))
 
-    def _load(self, path: Path, label: int) -> tuple[Tensor, int]:
-        return self.preparation(read_image(path)), label
+
+def _labeled(preparation: ImagePreparation, path: Path, label: int) -> tuple[Tensor, int]:
+    return preparation(read_image(path)), label
 
 
 def class_names(folder: str | Path) -> list[str]:
@@ -207,6 +210,6 @@ def class_names(folder: str | Path) -> list[str]:
         direct = [path.name for path in image_files(root) if path.parent == root]
         found = f"the images {direct[0]}, … themselves" if direct else ", ".join(path.name for path in classes) or "nothing"
         raise ValueError(f"expected a folder of images for each of two classes or more in {root}, got {found}")
-    if empty := [path.name for path in classes if not image_files(path)]:
+    if empty := [path.name for path in classes if not has_images(path)]:
         raise ValueError(f"expected images of each class in {root}, got none in {', '.join(empty)}")
     return [path.name for path in classes]

@@ -137,6 +137,33 @@ def read_labels(path: Path) -> np.ndarray:
     return labels.astype(np.int64)
 
 
+def with_palette(labels: np.ndarray) -> Image.Image:
+    """An image of class indices (h, w) below 256, in colors that tell them apart: 0 is black, 255 white."""
+    image = Image.fromarray(labels.astype(np.uint8))
+    image.putpalette(_palette())
+    return image
+
+
+def _palette() -> bytes:
+    """256 colors, each bit of an index in the high bits of another channel."""
+    index = np.arange(256)
+    bits: Iterable[tuple[int, int, int]] = [
+        (0, 0, 7),
+        (1, 1, 7),
+        (2, 2, 7),
+        (3, 0, 6),
+        (4, 1, 6),
+        (5, 2, 6),
+        (6, 0, 5),
+        (7, 1, 5),
+    ]
+    colors = np.zeros((256, 3), np.uint8)
+    for bit, channel, place in bits:
+        colors[:, channel] |= (((index >> bit) & 1) << place).astype(np.uint8)
+    colors[255] = 255
+    return colors.tobytes()
+
+
 def unreadable(paths: Iterable[Path]) -> dict[Path, str]:
     """Files that are damaged or no images, with what reading each said; all of them are read, with several threads."""
 

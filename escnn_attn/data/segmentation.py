@@ -1,6 +1,7 @@
 """Data module of images with a mask of classes for each."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.utils.data import Dataset
 from escnn_attn.arguments import require_integer, require_items
 from escnn_attn.data._splits import image_files
 from escnn_attn.data.images import FileDataModule, FileDataset, Strata
-from escnn_attn.data.preparation import IGNORED, read_image, read_labels
+from escnn_attn.data.preparation import IGNORED, ImagePreparation, read_image, read_labels
 
 
 class SegmentationFolder(FileDataModule):
@@ -80,18 +81,19 @@ class SegmentationFolder(FileDataModule):
         return [image, self.masks[image]]
 
     def dataset(self, strata: Strata) -> Dataset:
-        return FileDataset([(path, self.masks[path]) for files in strata.values() for path in files], self._load)
+        samples = [(path, self.masks[path]) for files in strata.values() for path in files]
+        return FileDataset(samples, partial(_masked, self.preparation, self.num_classes))
 
-    def _load(self, path: Path, mask: Path) -> tuple[Tensor, Tensor]:
-        image, labels = read_image(path), read_labels(mask)
-        if image.size != labels.shape[::-1]:
-            raise ValueError(
-                f"expected a mask of {image.size[0]} × {image.size[1]} pixels as {path}, got {labels.shape[1]} × {labels.shape[0]}: {mask}"
-            )
-        largest = labels[labels != IGNORED].max(initial=0)
-        if largest >= self.num_classes:
-            raise ValueError(
-                f"expected classes from 0 to {self.num_classes - 1} for data.num_classes={self.num_classes}, and {IGNORED} for pixels "
-                f"that do not count, got {largest}: {mask}"
-            )
-        return self.preparation(image), torch.from_numpy(self.preparation.mask(labels))
+
+def _masked(preparation: ImagePreparation, num_classes: int, path: Path, mask: Path) -> tuple[Tensor, Tensor]:
+    image, labels = read_image(path), read_labels(mask)
+    height, width = labels.shape
+    if image.size != (width, height):
+        raise ValueError(f"expected a mask of {image.width} × {image.height} pixels as {path}, got {width} × {height}: {mask}")
+    largest = labels[labels != IGNORED].max(initial=0)
+    if largest >= num_classes:
+        raise ValueError(
+            f"expected classes from 0 to {num_classes - 1} for data.num_classes={num_classes}, and {IGNORED} for pixels that do not "
+            f"count, got {largest}: {mask}"
+        )
+    return preparation(image), torch.from_numpy(preparation.mask(labels))

@@ -1,6 +1,5 @@
 """A small synthetic data set of colored shapes, as image files with labels and masks."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ from PIL import Image, ImageDraw
 
 from escnn_attn.arguments import require_integer
 from escnn_attn.data._files import write_atomically
+from escnn_attn.data.preparation import with_palette
 
 #: pixels that are drawn for each pixel and axis
 OVERSAMPLING = 4
@@ -128,6 +128,13 @@ def write_shapes(
         side: of the pictures, in pixels.
         per_image: number of shapes on a picture.
         seed: of the pictures.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> write_shapes(folder, train=5, test=5, side=16)
+        >>> sorted(path.name for path in (Path(folder) / "test").iterdir())
+        ['L', 'crescent', 'square', 'star', 'triangle']
     """
     for index, (name, count) in enumerate({"train": train, "validation": validation, "test": test}.items()):
         if require_integer(name, count, 0):
@@ -152,30 +159,3 @@ def _write(folder: Path, drawn: Shapes, masks: bool) -> None:
 def _save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, image.save)
-
-
-def with_palette(labels: np.ndarray) -> Image.Image:
-    """An image of class indices (h, w) below 256, in colors that tell them apart: 0 is black, 255 white."""
-    image = Image.fromarray(labels.astype(np.uint8))
-    image.putpalette(_palette())
-    return image
-
-
-def _palette() -> bytes:
-    """256 colors, each bit of an index in the high bits of another channel."""
-    index = np.arange(256)
-    bits: Iterable[tuple[int, int, int]] = [
-        (0, 0, 7),
-        (1, 1, 7),
-        (2, 2, 7),
-        (3, 0, 6),
-        (4, 1, 6),
-        (5, 2, 6),
-        (6, 0, 5),
-        (7, 1, 5),
-    ]
-    colors = np.zeros((256, 3), np.uint8)
-    for bit, channel, place in bits:
-        colors[:, channel] |= (((index >> bit) & 1) << place).astype(np.uint8)
-    colors[255] = 255
-    return colors.tobytes()

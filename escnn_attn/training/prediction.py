@@ -26,6 +26,15 @@ class ImagePredictor:
 
     Raises:
         ValueError: if the checkpoint is of a training on other data, which says nothing about how images were prepared.
+
+    Examples:
+        >>> from escnn_attn.training import ImageClassifier
+        >>> module = ImageClassifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(75, 2)), num_classes=2)
+        >>> prepared = {"image_size": 5, "channels": 3, "fit": "cover"}
+        >>> module.hparams["data"] = {"class_names": ["cat", "dog"], "preparation": prepared}  # as a training on images does
+        >>> predictor = ImagePredictor(module)
+        >>> predictor.preparation.settings()["image_size"]
+        [5, 5]
     """
 
     def __init__(self, module: SupervisedModule, batch_size: int = 64) -> None:
@@ -88,7 +97,15 @@ def find_images(places: Iterable[str | Path], skip_broken: bool = False) -> dict
 
     Raises:
         FileNotFoundError: if there are no images at a place.
-        ValueError: that names all files that cannot be read, or two that would have the same name.
+        ValueError: that names all files that cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> from escnn_attn.data import write_shapes
+        >>> folder = tempfile.mkdtemp()
+        >>> write_shapes(folder, train=5, test=0, side=16)
+        >>> [str(name) for name in find_images([folder]).values()][:2]
+        ['train/L/00000.png', 'train/crescent/00001.png']
     """
     found: dict[Path, Path] = {}
     for place in places:

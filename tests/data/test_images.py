@@ -1,5 +1,6 @@
 """Folders of classes: sets, splits, labels, and what is wrong with a folder."""
 
+import pickle
 from collections import Counter
 from pathlib import Path
 
@@ -76,6 +77,8 @@ def test_batches_are_images_and_labels_from_workers_too(tmp_path):
         images, labels = next(iter(data.train_dataloader()))
         assert (images.shape, images.dtype, labels.dtype) == ((2, 1, 9, 9), torch.float32, torch.int64)
         assert 0 <= images.min() < images.max() <= 1
+    again = pickle.loads(pickle.dumps(data.datasets["test"]))  # for processes that are spawned
+    assert torch.equal(again[3][0], data.datasets["test"][3][0])
     assert data.description() == {
         "class_names": ["L", "crescent", "square", "star", "triangle"],
         "preparation": {"image_size": [9, 9], "channels": 1, "fit": "cover"},
