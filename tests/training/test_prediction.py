@@ -58,7 +58,8 @@ def test_places_are_files_folders_and_patterns_each_image_once(photos):
     assert {str(path.relative_to(photos)): str(name) for path, name in found.items()} == {
         "sub/a.png": "a.png", "a.png": "a.png", "c.png": "c.png", "sub/d.JPG": "d.JPG",
     }  # fmt: skip
-    assert [str(name) for name in find_images([photos]).values()] == ["a.png", "b.jpg", "c.png", "sub/a.png", "sub/d.JPG"]
+    twice = find_images([photos, photos / "sub" / "a.png"])
+    assert [str(name) for name in twice.values()] == ["a.png", "b.jpg", "c.png", "sub/a.png", "sub/d.JPG"]
 
 
 @pytest.mark.filterwarnings("default")
