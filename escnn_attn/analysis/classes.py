@@ -93,13 +93,15 @@ def plot_examples(images: np.ndarray, truth: np.ndarray, predicted: np.ndarray, 
     for index, tile in enumerate(tiles):
         top, left = (high + head) * (index // columns) + head, (wide + gap) * (index % columns)
         mosaic[top : top + high, left : left + wide] = tile
-        right = masks or truth[index] == predicted[index]
-        title = "" if masks else names[predicted[index]]
-        title += "" if right else f"\nnot {names[truth[index]]}"
-        color = "black" if right else "tab:red"
-        axes.text(left + wide / 2, top - gap / 2, str(title), fontsize=8, color=color, ha="center", va="bottom")
+        title, color = ("", "black") if masks else _title(names, int(truth[index]), int(predicted[index]))
+        axes.text(left + wide / 2, top - gap / 2, title, fontsize=8, color=color, ha="center", va="bottom")
     axes.imshow(mosaic, aspect="auto")
     save_figure(figure, path)
+
+
+def _title(names: Sequence[str], true: int, predicted: int) -> tuple[str, str]:
+    """The predicted class, in red with the true one if it is another."""
+    return (names[true], "black") if true == predicted else (f"{names[predicted]}\nnot {names[true]}", "tab:red")
 
 
 def _tile(image: np.ndarray, labels: Sequence[np.ndarray]) -> np.ndarray:

@@ -87,6 +87,14 @@ class ImageClassifier(ImageModule):
         images = super().inputs(batch)
         return self.augmentation(images) if self.training and self.augmentation else images
 
+    def targets(self, batch: Sequence[Tensor]) -> Tensor:
+        labels = super().targets(batch)
+        if labels.dim() > 2:
+            raise TypeError(
+                f"expected a label for each image, got targets {tuple(labels.shape)}: masks are for module=segmentation"
+            )
+        return labels
+
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
         if predictions.shape[1:] != (self.num_classes,):
             raise ValueError(

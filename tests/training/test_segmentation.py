@@ -11,7 +11,7 @@ from PIL import Image
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from escnn_attn.data import write_shapes
-from escnn_attn.training import ImageSegmentation, load_module
+from escnn_attn.training import ImageClassifier, ImageSegmentation, load_module
 from tests.training.dense import Chain
 from tests.training.runs import run
 from tests.training.test_prediction import predict
@@ -94,6 +94,10 @@ def test_what_is_no_segmentation_is_said():
         TypeError, match=r"expected masks \(b, height, width\), such as those of data=segmentation, got targets \(2,\)"
     ):
         module.training_step((torch.rand(2, 3, 8, 8), torch.tensor([0, 1])), 0)
+    with pytest.raises(
+        TypeError, match=r"expected a label for each image, got targets \(2, 8, 8\): masks are for module=segmentation"
+    ):
+        ImageClassifier(torch.nn.Flatten()).training_step((torch.rand(2, 3, 8, 8), torch.zeros(2, 8, 8).long()), 0)
 
 
 def test_a_run_writes_masks_of_the_size_of_each_image(masks_run, tmp_path, monkeypatch, capsys):
