@@ -1,6 +1,7 @@
 """Comparison of finished runs, figures, attention maps and measured equivariance. Needs the extra `train`."""
 
 from escnn_attn.analysis.attention_maps import attention_map
+from escnn_attn.analysis.classes import class_table, plot_confusion, plot_examples
 from escnn_attn.analysis.comparison import as_markdown, compare_runs
 from escnn_attn.analysis.equivariance import error_by_angle
 from escnn_attn.analysis.flow_plots import animate_vorticity, plot_energy_spectra, plot_rollout_errors
@@ -17,12 +18,15 @@ __all__ = [
     "animate_vorticity",
     "as_markdown",
     "attention_map",
+    "class_table",
     "compare_runs",
     "describe",
     "error_by_angle",
     "flow_errors",
     "plot_accuracy_by_angle",
+    "plot_confusion",
     "plot_energy_spectra",
+    "plot_examples",
     "plot_rollout_errors",
     "plot_sample_efficiency",
     "plot_trajectories",

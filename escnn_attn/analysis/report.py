@@ -15,6 +15,7 @@ from escnn_attn.analysis.runs import read_runs
 #: format of each metric: heading after the name of the test set, unit, and number
 FORMATS: dict[str, tuple[str, str, Callable[[float], str]]] = {
     "accuracy": ("%", " %", lambda value: f"{100 * value:.1f}"),
+    "iou": ("IoU %", " %", lambda value: f"{100 * value:.1f}"),
     "error": ("error", "", lambda value: f"{value:.4g}"),
 }
 

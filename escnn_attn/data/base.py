@@ -27,6 +27,8 @@ class DataModule(pl.LightningDataModule, ABC):
 
     #: names of the test sets, in the order of their loaders
     test_sets: tuple[str, ...]
+    #: samples per batch of validation and test
+    evaluation_batch_size: int = 256
     #: makes a batch of a list of samples
     collate: Callable[[list], Any] = staticmethod(default_collate)
 
@@ -42,6 +44,10 @@ class DataModule(pl.LightningDataModule, ABC):
     def make_datasets(self) -> dict[str, Dataset]:
         """Returns the data sets `"train"`, `"validation"` and each of `test_sets`."""
 
+    def description(self) -> dict[str, Any]:
+        """Returns plain values that predictions need, such as names of classes, to be stored in checkpoints; by default none."""
+        return {}
+
     def setup(self, stage: str | None = None) -> None:
         if not self.datasets:
             self.datasets = self.make_datasets()
@@ -55,10 +61,10 @@ class DataModule(pl.LightningDataModule, ABC):
         return self._loader("train", self.batch_size, sampler=sampler, drop_last=True)  # the last batch, if it is incomplete
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader("validation", 256)
+        return self._loader("validation", self.evaluation_batch_size)
 
     def test_dataloader(self) -> list[DataLoader]:
-        return [self._loader(name, 256) for name in self.test_sets]
+        return [self._loader(name, self.evaluation_batch_size) for name in self.test_sets]
 
     def predict_dataloader(self) -> list[DataLoader]:
         return self.test_dataloader()

@@ -4,27 +4,33 @@ from escnn_attn.training._memory import keep_freed_memory
 from escnn_attn.training.augment import RandomDeformation
 from escnn_attn.training.callbacks import AveragedWeights, EarlyStop, RequireFiniteLoss, SeedSteps
 from escnn_attn.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, InterruptedCheckpoint
+from escnn_attn.training.class_report import ClassReport
 from escnn_attn.training.classifier import ImageClassifier
 from escnn_attn.training.command_line import parse_options
 from escnn_attn.training.evaluation import evaluate
 from escnn_attn.training.fields import FieldRegression, RelativeError
 from escnn_attn.training.loggers import ResumableCSVLogger
 from escnn_attn.training.module import SupervisedModule, load_module
+from escnn_attn.training.prediction import ImagePredictor, find_images
 from escnn_attn.training.progress import CompactProgressBar
 from escnn_attn.training.publish import publish
 from escnn_attn.training.regression import AbsoluteCloudRegression, CloudRegression
 from escnn_attn.training.run import train
+from escnn_attn.training.segmentation import ImageSegmentation
 
 __all__ = [
     "AbsoluteCloudRegression",
     "AtomicCheckpointIO",
     "AveragedWeights",
     "BestCheckpoint",
+    "ClassReport",
     "CloudRegression",
     "CompactProgressBar",
     "EarlyStop",
     "FieldRegression",
     "ImageClassifier",
+    "ImagePredictor",
+    "ImageSegmentation",
     "InterruptedCheckpoint",
     "RandomDeformation",
     "RelativeError",
@@ -33,6 +39,7 @@ __all__ = [
     "SeedSteps",
     "SupervisedModule",
     "evaluate",
+    "find_images",
     "keep_freed_memory",
     "load_module",
     "parse_options",

@@ -22,7 +22,8 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
     settings |= {f"trainer.{key}": config.trainer[key] for key in TRAINER}
     callbacks = cast(dict[str, Any], OmegaConf.to_container(config.callbacks))
     settings |= _flat("callbacks.averaged_weights", callbacks.get("averaged_weights"))
-    settings.pop("data.folder", None)  # the same images may be in another folder
+    for key in ("data.folder", "data.num_workers"):  # the same images may be in another folder, and read by other processes
+        settings.pop(key, None)
     return settings
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class RandomDeformation:
-    """Random rotation, scaling, shift and elastic distortion of each image, in one bicubic interpolation.
+    """Random rotation, scaling, shift, reflection and elastic distortion of each image, in one bicubic interpolation.
 
     Args:
         degrees: largest rotation in either direction; 180 covers all rotations.
@@ -17,12 +17,13 @@ class RandomDeformation:
         elastic: standard deviation in pixels of the displacements of 5 × 5 control points, interpolated by a bicubic
             spline (elastic distortions of Simard et al., 2003, with few parameters).
         p: probability that an image is deformed.
+        flip: probability that an image that is deformed is also reflected, left to right.
 
     Shape:
-        (b, c, height, width), unchanged.
+        (b, c, height, width), in [0, 1], unchanged.
 
     Raises:
-        ValueError: if an argument is negative, `scale` is not below 1 or `p` is above 1.
+        ValueError: if an argument is negative, `scale` is not below 1, or `p` or `flip` above 1.
 
     Examples:
         >>> RandomDeformation(degrees=180, elastic=1.0)(torch.rand(2, 1, 29, 29)).shape
@@ -30,22 +31,47 @@ class RandomDeformation:
     """
 
     def __init__(
-        self, degrees: float = 0.0, scale: float = 0.0, shift: float = 0.0, elastic: float = 0.0, p: float = 1.0
+        self,
+        degrees: float = 0.0,
+        scale: float = 0.0,
+        shift: float = 0.0,
+        elastic: float = 0.0,
+        p: float = 1.0,
+        flip: float = 0.0,
     ) -> None:
-        if min(degrees, shift, elastic) < 0 or not 0 <= scale < 1 or not 0 <= p <= 1:
+        if min(degrees, shift, elastic) < 0 or not 0 <= scale < 1 or not (0 <= p <= 1 and 0 <= flip <= 1):
             raise ValueError(
-                "expected degrees, shift and elastic of at least 0, a scale in [0, 1) and p in [0, 1], got "
-                f"{degrees}, {shift}, {elastic}, {scale} and {p}"
+                "expected degrees, shift and elastic of at least 0, a scale in [0, 1), p and flip in [0, 1], got "
+                f"{degrees}, {shift}, {elastic}, {scale}, {p} and {flip}"
             )
-        self.degrees, self.scale, self.shift, self.elastic, self.p = degrees, scale, shift, elastic, p
+        self.degrees, self.scale, self.shift, self.elastic, self.p, self.flip = degrees, scale, shift, elastic, p, flip
 
     def __call__(self, images: Tensor) -> Tensor:
+        grid, chosen = self._draw(images)
+        return torch.where(chosen[:, None, None, None], _sampled(images, grid), images)
+
+    def with_masks(self, images: Tensor, masks: Tensor, outside: int) -> tuple[Tensor, Tensor]:
+        """Deforms images and their masks (b, height, width) of class indices alike; `outside` is the label of what comes into view.
+
+        Examples:
+            >>> images, masks = torch.rand(2, 3, 29, 29), torch.ones(2, 29, 29, dtype=torch.long)
+            >>> _, turned = RandomDeformation(degrees=180).with_masks(images, masks, outside=255)
+            >>> turned[:, 14, 14].tolist(), sorted(turned.unique().tolist())
+            ([1, 1], [1, 255])
+        """
+        grid, chosen = self._draw(images)
+        shifted = (masks[:, None] + 1).to(torch.float32)  # zero is what `grid_sample` finds outside
+        labels = F.grid_sample(shifted, grid.float(), mode="nearest", align_corners=False)[:, 0].round().to(masks.dtype) - 1
+        labels = torch.where(labels < 0, outside, labels)
+        chosen = chosen[:, None, None]
+        return torch.where(chosen[..., None], _sampled(images, grid), images), torch.where(chosen, labels, masks)
+
+    def _draw(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Sampling positions (b, h, w, 2), in units of half the side, and which images (b,) are deformed."""
         grid = F.affine_grid(self._matrices(images), list(images.shape), align_corners=False)
         if self.elastic:
             grid = grid + self._displacements(images)
-        deformed = F.grid_sample(images, grid.to(images.dtype), mode="bicubic", align_corners=False).clamp(0, 1)
-        chosen = torch.rand(len(images), device=images.device) < self.p
-        return torch.where(chosen[:, None, None, None], deformed, images)
+        return grid, torch.rand(len(images), device=images.device) < self.p
 
     def _matrices(self, images: Tensor) -> Tensor:
         """Affine maps (b, 2, 3) of sampling positions, in units of half the side."""
@@ -54,7 +80,12 @@ class RandomDeformation:
         angle, size = angle * math.radians(self.degrees), 1 + size * self.scale
         cos, sin = angle.cos() * size, angle.sin() * size
         x, y = right * 2 * self.shift / width, up * 2 * self.shift / height
-        return torch.stack([torch.stack([cos, -sin, x], 1), torch.stack([sin, cos, y], 1)], 1)
+        aspect = height / width  # units differ by axis: without it a rotation would shear an image that is not square
+        matrices = torch.stack([torch.stack([cos, -sin * aspect, x], 1), torch.stack([sin / aspect, cos, y], 1)], 1)
+        if self.flip:  # no draw without: that of older trainings
+            reflected = torch.rand(count, device=images.device) < self.flip
+            matrices[:, :, 0] = torch.where(reflected[:, None], -matrices[:, :, 0], matrices[:, :, 0])
+        return matrices
 
     def _displacements(self, images: Tensor) -> Tensor:
         """Elastic displacements (b, h, w, 2) of sampling positions, in units of half the side."""
@@ -63,3 +94,7 @@ class RandomDeformation:
         control_points = torch.randn(count, 2, 5, 5, device=images.device)
         smooth = F.interpolate(control_points, size=(height, width), mode="bicubic", align_corners=True)
         return smooth.permute(0, 2, 3, 1) * units
+
+
+def _sampled(images: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(images, grid.to(images.dtype), mode="bicubic", align_corners=False).clamp(0, 1)

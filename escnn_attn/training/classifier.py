@@ -11,15 +11,15 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from escnn_attn.analysis.comparison import pack
-from escnn_attn.arguments import require_integer, require_number
+from escnn_attn.arguments import require_number
 from escnn_attn.models import SteerableTransformer
 from escnn_attn.models.config import Trust
 from escnn_attn.pretrained import read_config, resolve
-from escnn_attn.training.augment import RandomDeformation
-from escnn_attn.training.module import Model, SupervisedModule
+from escnn_attn.training._images import ImageModule
+from escnn_attn.training.module import Model
 
 
-class ImageClassifier(SupervisedModule):
+class ImageClassifier(ImageModule):
     """Classification of images (b, c, height, width) by cross-entropy; predictions are logits (b, num_classes).
 
     Args:
@@ -30,6 +30,8 @@ class ImageClassifier(SupervisedModule):
         warmup: fraction of the steps with rising learning rate.
         label_smoothing: of the cross-entropy in training.
         augmentation: arguments of `RandomDeformation`, applied to training images; None for no augmentation.
+        normalization: `mean` and `std`, each a number or one for each channel, that images in [0, 1] are shifted and divided by
+            before the network; None for no normalization.
         test_sets: names of the test sets, in the order of their loaders.
 
     Raises:
@@ -53,13 +55,20 @@ class ImageClassifier(SupervisedModule):
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
         augmentation: Mapping[str, float] | None = None,
+        normalization: Mapping[str, Any] | None = None,
         test_sets: Sequence[str] = ("test",),
     ) -> None:
-        require_integer("num_classes", num_classes, 2)
-        require_number("label_smoothing", label_smoothing, most=1)
-        self.num_classes, self.label_smoothing = num_classes, label_smoothing
-        self.augmentation = RandomDeformation(**augmentation) if augmentation else None
-        super().__init__(model, learning_rate=learning_rate, weight_decay=weight_decay, warmup=warmup, test_sets=test_sets)
+        self.label_smoothing = require_number("label_smoothing", label_smoothing, most=1)
+        super().__init__(
+            model,
+            num_classes=num_classes,
+            augmentation=augmentation,
+            normalization=normalization,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup=warmup,
+            test_sets=test_sets,
+        )
 
     @classmethod
     def from_pretrained(cls, name: str | Path, test_sets: Sequence[str], *, trust: Trust = ()) -> "ImageClassifier":
@@ -73,20 +82,18 @@ class ImageClassifier(SupervisedModule):
     def new_metric(self) -> Metric:
         return MulticlassAccuracy(self.num_classes, average="micro")
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(images)
-
     def inputs(self, batch: Tensor | Sequence[Tensor]) -> Tensor:
         """Returns the images of a batch (images, labels), (images,) or images, deformed in training mode."""
-        images = batch if isinstance(batch, Tensor) else batch[0]
-        if not isinstance(batch, Tensor) and len(batch) > 2:
-            raise TypeError(f"expected data of images and labels, such as data=digits, got a batch {type(batch).__name__}")
+        images = super().inputs(batch)
         return self.augmentation(images) if self.training and self.augmentation else images
 
     def targets(self, batch: Sequence[Tensor]) -> Tensor:
-        if isinstance(batch, Tensor) or len(batch) != 2:
-            raise TypeError(f"expected a batch of images and labels, got a {type(batch).__name__} without labels")
-        return batch[1]
+        labels = super().targets(batch)
+        if labels.dim() > 2:
+            raise TypeError(
+                f"expected a label for each image, got targets {tuple(labels.shape)}: masks are for module=segmentation"
+            )
+        return labels
 
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
         if predictions.shape[1:] != (self.num_classes,):

@@ -1,8 +1,10 @@
 """Evaluation of trained modules: the metric on test sets, and accuracy by rotation angle."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
 
 from escnn_attn.analysis.rotation import accuracy_by_angle
 from escnn_attn.data.base import DataModule
@@ -10,7 +12,13 @@ from escnn_attn.data.digits import ImageDataModule
 from escnn_attn.training.module import SupervisedModule
 
 
-def evaluate(module: SupervisedModule, name: str, datamodule: DataModule, angle_images: int | None = None) -> dict[str, Any]:
+def evaluate(
+    module: SupervisedModule,
+    name: str,
+    datamodule: DataModule,
+    angle_images: int | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
     """Evaluates a module on the test sets of a data module, and by rotation angle if it has upright test images.
 
     Args:
@@ -18,8 +26,12 @@ def evaluate(module: SupervisedModule, name: str, datamodule: DataModule, angle_
         name: of the results.
         datamodule: provides the test sets.
         angle_images: number of upright test images rotated to each angle; None for all, 0 for no measurement.
+        callbacks: of the test, such as `ClassReport`.
     """
-    trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    quiet: dict[str, Any] = {
+        "logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False
+    }  # fmt: skip
+    trainer = pl.Trainer(**quiet, callbacks=list(callbacks))
     return {
         "name": name,
         "parameters": sum(p.numel() for p in module.parameters()),

@@ -19,6 +19,7 @@ from typing_extensions import Self
 
 from escnn_attn.arguments import require_number
 from escnn_attn.compat import change_of_mode, tend_filters
+from escnn_attn.data.base import DataModule
 from escnn_attn.models.config import Trust, build, by_name, imported
 from escnn_attn.training._checkpoint import read_checkpoint
 
@@ -80,6 +81,20 @@ class SupervisedModule(pl.LightningModule, ABC):
         with change_of_mode(self):
             return super().train(mode)
 
+    def setup(self, stage: str) -> None:
+        """Stores what the data module says about its data as hyper-parameter `data`; later data must be described alike.
+
+        Raises:
+            ValueError: if the module was trained on data of other classes, or images that were prepared otherwise.
+        """
+        datamodule = getattr(self.trainer, "datamodule", None)
+        description = datamodule.description() if isinstance(datamodule, DataModule) else {}
+        if stage == "fit" and description:
+            self.hparams["data"] = description
+        for name, value in (self.hparams.get("data") or {}).items():
+            if name in description and description[name] != value:
+                raise ValueError(f"expected data with the {name} of the training, {value}, got {description[name]}")
+
     @abstractmethod
     def new_metric(self) -> Metric:
         """Makes the metric of one stage, updated with predictions and targets."""
@@ -113,12 +128,13 @@ class SupervisedModule(pl.LightningModule, ABC):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.shared_step("validation", batch)
 
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Returns the predictions, for callbacks."""
         if dataloader_idx >= len(self.test_sets):
             raise ValueError(
                 f"expected a loader for each of test_sets={list(self.test_sets)}, got more: pass the names of all as test_sets"
             )
-        self.shared_step(self.test_sets[dataloader_idx], batch)
+        return self._evaluated(self.test_sets[dataloader_idx], batch)[1]
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Returns the outputs of `forward` for a batch, with or without targets."""
@@ -126,6 +142,10 @@ class SupervisedModule(pl.LightningModule, ABC):
 
     def shared_step(self, stage: str, batch: Any) -> Tensor:
         """Computes the loss of a batch, and logs it and the metric of the stage."""
+        return self._evaluated(stage, batch)[0]
+
+    def _evaluated(self, stage: str, batch: Any) -> tuple[Tensor, Tensor]:
+        """Loss and predictions of a batch."""
         inputs, targets = self.inputs(batch), self.targets(batch)
         predictions = self(inputs)
         loss = self.loss(predictions, targets)
@@ -135,7 +155,7 @@ class SupervisedModule(pl.LightningModule, ABC):
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False, "batch_size": len(targets)}
         self.log(f"{stage}/loss", loss, sync_dist=True, **options)
         self.log(name, self.metrics[name], prog_bar=True, **options)  # pyright: ignore[reportArgumentType]
-        return loss
+        return loss, predictions
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         # the weights of escnn's convolutions are vectors: coefficients of their kernel bases
@@ -165,8 +185,8 @@ class SupervisedModule(pl.LightningModule, ABC):
         network = build(config, trust) if network is None else network
         options = {**changes, "weights_only": True, "model": network}
         module = super().load_from_checkpoint(checkpoint_path, *arguments, **options)
-        if config is not None and isinstance(network, nn.Module):
-            module.hparams["model"] = config  # stored again by its own checkpoints
+        kept = {"model": config if isinstance(network, nn.Module) else None, "data": stored.get("data")}
+        module.hparams.update({name: value for name, value in kept.items() if value is not None})  # for its own checkpoints
         return module
 
 

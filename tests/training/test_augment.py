@@ -41,6 +41,39 @@ def test_elastic_deformation_moves_the_pixels_at_its_handles_as_drawn(monkeypatc
     torch.testing.assert_close(moved[:, :, 5:, 5:], images[:, :, 5:, 5:], atol=1e-4, rtol=0)
 
 
+def test_reflections_and_turns_of_images_that_are_not_square():
+    """A reflection is exact; a half turn too; a quarter turn keeps lengths in pixels along both axes."""
+    images = torch.rand(3, 1, 5, 9)
+    torch.testing.assert_close(RandomDeformation(flip=1.0)(images), images.flip(-1), atol=1e-5, rtol=0)
+    some = RandomDeformation(flip=0.5)(images[:1].expand(200, -1, -1, -1))
+    assert 0.35 < ((some - images[:1]).abs().amax((1, 2, 3)) < 1e-5).float().mean() < 0.65
+    with pytest.MonkeyPatch.context() as patch:
+        _draw(patch, quarter_turns=1)
+        turned = RandomDeformation(degrees=90)(images)
+    candidates = [torch.rot90(images[..., 2:7], turn, (-2, -1)) for turn in (1, -1)]
+    assert min((turned[..., 2:7] - candidate).abs().max() for candidate in candidates) < 1e-4
+
+
+def test_masks_are_deformed_as_their_images():
+    images, both = torch.rand(4, 1, 9, 9), RandomDeformation(degrees=90, p=0.5)
+    masks = (images[:, 0] > 0.5).long()
+    with pytest.MonkeyPatch.context() as patch:
+        _draw(patch, quarter_turns=1, chosen=[0.0, 0.0, 1.0, 1.0])
+        turned, labels = both.with_masks(images, masks, outside=255)
+    assert torch.equal(labels, (turned[:, 0] > 0.5).long())
+    assert torch.equal(turned[2:], images[2:])
+    assert not torch.equal(turned[:2], images[:2])
+    corners = RandomDeformation(shift=3.0).with_masks(images, masks, outside=255)[1]
+    assert set(corners.unique().tolist()) == {0, 1, 255}
+
+
+def _draw(patch, quarter_turns, chosen=(0.0, 0.0, 0.0)):
+    """The draws of `RandomDeformation(degrees=90)`: turns, and which images are deformed."""
+    placed = torch.tensor([[(1.0 + quarter_turns) / 2], [0.5], [0.5], [0.5]]).expand(-1, len(chosen))
+    draws = iter([placed, torch.tensor(chosen)])
+    patch.setattr(torch, "rand", lambda *_, **__: next(draws))
+
+
 def _shifted(images, shift, axis):
     out = torch.zeros_like(images)
     size = images.shape[axis]
