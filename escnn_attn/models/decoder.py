@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from escnn.nn import FieldType
 from torch import Tensor, nn
 
@@ -50,6 +51,8 @@ class FeaturePyramidDecoder(nn.Module):
         self.of_image = SteerableConvolution(image_type, pixel_type, 5, padding_mode=padding_mode)
         self.refinement = Refinement(pixel_type, padding_mode)
         self.readout = SteerableConvolution(pixel_type, out_type, 3, padding_mode=padding_mode)
+        with torch.no_grad():
+            self.readout.weights.mul_(0.1)  # sums of many fields: outputs begin small
 
     def forward(self, image: Tensor, features: Sequence[Tensor]) -> Tensor:
         parts = zip(self.norms, self.laterals, features, strict=True)
