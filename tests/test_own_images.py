@@ -71,7 +71,7 @@ def test_commands_of_the_page_are_installed_and_their_configurations_compose(mon
         with initialize_config_module("escnn_attn.conf", version_base="1.3"):
             config = compose("train", overrides=command)
         assert config.module.learning_rate > 0
-        assert config.data.image_size == 33
+        assert config.data.image_size == 64
 
 
 @pytest.mark.parametrize("name", ["images", "segmentation"])
