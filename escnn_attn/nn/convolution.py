@@ -3,7 +3,7 @@
 import copy
 from collections import Counter, defaultdict
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import escnn.nn
 import numpy as np
@@ -115,7 +115,7 @@ class SteerableConvolution(escnn.nn.R2Conv):
     def kernel(self, number: int) -> Kernel:
         """The kernel of one of the `shapes`, and the bias, expanded from the weights."""
         expansion = self._resampled[number - 1] if number else self._basisexpansion
-        bias = None if self.bias is None else self.bias_expansion @ self.bias
+        bias = None if self.bias is None else cast(Tensor, self.bias_expansion) @ self.bias
         return expansion(self.weights).unflatten(2, self.shapes[number]), bias
 
     def train(self, mode: bool = True) -> "SteerableConvolution":
@@ -126,11 +126,11 @@ class SteerableConvolution(escnn.nn.R2Conv):
         batch, _, *sides = input_shape
         return (batch, self.out_type.size, *(-(-side // self.stride) for side in sides))
 
-    def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
+    def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Checks quarter turns and flips of images; see `PlanarModule.check_equivariance`."""
         return check_equivariance(self, rtol, domain="grid")
 
-    def export(self) -> nn.Module:
+    def export(self) -> nn.Module:  # pyright: ignore[reportIncompatibleMethodOverride]
         """A copy in eval mode on plain tensors, for images of all sizes."""
         return ExportedConvolution(self)
 
@@ -148,6 +148,7 @@ class ExportedConvolution(nn.Module):
         with torch.no_grad():
             kernels = [convolution.kernel(number) for number in range(len(convolution.shapes))]
         self.kernels = nn.ParameterList(nn.Parameter(kernel, requires_grad=False) for kernel, _ in kernels)
+        self.bias: Tensor | None
         self.register_buffer("bias", kernels[0][1])
 
     def forward(self, x: Tensor) -> Tensor:
