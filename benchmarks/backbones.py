@@ -72,7 +72,7 @@ class Convolutions(nn.Module):
         layers: list[nn.Module] = [escnn.nn.R2Conv(self.in_type, types[0], 12, stride=4, padding=4)]
         for stage, depth in enumerate(depths):
             if stage:
-                layers.append(escnn.nn.R2Conv(*types[stage - 1 : stage + 1], 4, stride=2, padding=1))
+                layers.append(escnn.nn.R2Conv(types[stage - 1], types[stage], 4, stride=2, padding=1))
             layers += [_Residual(types[stage], channels[stage]) for _ in range(depth)]
         self.layers, self.pool = nn.Sequential(*layers), InvariantPooling(types[-1])
         self.readout = nn.Linear(self.pool.out_type.size, NUM_CLASSES)

@@ -1,6 +1,7 @@
 """From the features of all stages of a backbone to fields at every pixel."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from escnn.nn import FieldType
@@ -42,10 +43,10 @@ class FeaturePyramidDecoder(nn.Module):
     ) -> None:
         super().__init__()
         hidden = types[0]
-        self.norms = nn.ModuleList(SteerableRMSNorm(t) for t in types)
-        self.laterals = nn.ModuleList(SteerableLinear(t, hidden) for t in types)
-        self.refinements = nn.ModuleList(Refinement(hidden, padding_mode) for _ in types)
-        self.upsamplings = nn.ModuleList(Upsampling(hidden, stride, padding_mode) for stride in strides[1:])
+        self.norms: Iterable[Any] = nn.ModuleList(SteerableRMSNorm(t) for t in types)
+        self.laterals: Iterable[Any] = nn.ModuleList(SteerableLinear(t, hidden) for t in types)
+        self.refinements: Iterable[Any] = nn.ModuleList(Refinement(hidden, padding_mode) for _ in types)
+        self.upsamplings: Iterable[Any] = nn.ModuleList(Upsampling(hidden, stride, padding_mode) for stride in strides[1:])
         self.to_pixels = SteerableLinear(hidden, pixel_type)
         self.upsampling = Upsampling(pixel_type, strides[0], padding_mode)
         self.of_image = SteerableConvolution(image_type, pixel_type, 5, padding_mode=padding_mode)
@@ -55,14 +56,21 @@ class FeaturePyramidDecoder(nn.Module):
             self.readout.weights.mul_(0.1)  # sums of many fields: outputs begin small
 
     def forward(self, image: Tensor, features: Sequence[Tensor]) -> Tensor:
-        parts = zip(self.norms, self.laterals, features, strict=True)
-        sums = [lateral.forward_grid(norm.forward_grid(f)) for norm, lateral, f in parts]
-        x = self.refinements[-1](sums[-1])
-        steps = zip(sums[:-1], self.refinements[:-1], self.upsamplings, strict=True)
-        for fine, refinement, upsampling in reversed(list(steps)):
-            x = refinement(fine + upsampling.forward_grid(x, tuple(fine.shape[2:])))
-        x = self.upsampling.forward_grid(self.to_pixels.forward_grid(x), tuple(image.shape[2:]))
+        sums = [
+            linear.forward_grid(norm.forward_grid(f))
+            for norm, linear, f in zip(self.norms, self.laterals, features, strict=True)
+        ]
+        *refinements, refine = self.refinements
+        x = refine(sums[-1])
+        for fine, refine, upsampling in reversed(list(zip(sums[:-1], refinements, self.upsamplings, strict=True))):
+            x = refine(fine + upsampling.forward_grid(x, size_of(fine)))
+        x = self.upsampling.forward_grid(self.to_pixels.forward_grid(x), size_of(image))
         return self.readout.forward_grid(self.refinement(x + self.of_image.forward_grid(image)))
+
+
+def size_of(x: Tensor) -> tuple[int, int]:
+    """Height and width of fields (b, c, height, width)."""
+    return x.shape[2], x.shape[3]
 
 
 class Refinement(nn.Module):

@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 from escnn_attn.arguments import require_integer, require_items
 from escnn_attn.fields.types import Fields
 from escnn_attn.models._export import ExportedNetwork, crop
+from escnn_attn.models.block import SteerableStack
 from escnn_attn.models.network import BlockFactory, Body, FieldReadout, LogitReadout, SteerableNetwork, StemFactory, make_body
 from escnn_attn.models.stems import attends, convolution_stem
 from escnn_attn.testing import check_equivariance
@@ -141,6 +142,7 @@ class SteerableTransformer(LogitReadout, ImageNetwork):
     """
 
     disc = True
+    blocks: SteerableStack
 
     def __init__(
         self,
@@ -195,6 +197,7 @@ class SteerableFieldTransformer(FieldReadout, ImageNetwork):
     """
 
     disc = False
+    blocks: SteerableStack
 
     def __init__(
         self,

@@ -85,6 +85,7 @@ class SteerableNetwork(EquivariantModule, TakesDomain):
 
     in_type: FieldType
     out_type: FieldType
+    blocks: Any  # a SteerableStack or a SteerablePyramid, as subclasses say
     forward: Callable[..., Any]
 
     def __init__(self, body: Body) -> None:

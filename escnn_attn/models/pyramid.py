@@ -112,6 +112,7 @@ class SteerablePyramid(EquivariantModule):
 
     in_type: FieldType
     out_type: FieldType
+    __call__: Callable[[Tokens], Tokens]
 
     def __init__(
         self,
@@ -137,13 +138,16 @@ class SteerablePyramid(EquivariantModule):
     @property
     def layouts(self) -> list[IsotypicLayout]:
         """Of the tokens of each stage."""
-        return [stack.out_layout for stack in self.stacks]
+        return [stack.out_layout for stack in self._stacks()]
 
     @property
     def in_layout(self) -> IsotypicLayout:
-        return self.stacks[0].in_layout
+        return self._stacks()[0].in_layout
 
-    def forward(self, tokens: Tokens) -> Tokens:
+    def _stacks(self) -> list[SteerableStack]:
+        return [stack for stack in self.stacks if isinstance(stack, SteerableStack)]
+
+    def forward(self, tokens: Tokens) -> Tokens:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The tokens of the last stage, after the norm."""
         return self.norm(self.intermediates(tokens)[-1])
 

@@ -62,7 +62,9 @@ class AntialiasedPooling(PlanarModule):
 
     def kernel_of(self, x: Tensor) -> Tensor:
         """The kernel (c, 1, rows, columns) for images (b, c, height, width)."""
-        return self.get_submodule(f"kernel_{kernel_number(x, self.stride)}").like(x).expand(x.shape[1], 1, -1, -1)
+        kernel = self.get_submodule(f"kernel_{kernel_number(x, self.stride)}")
+        assert isinstance(kernel, ExactBuffer)
+        return kernel.like(x).expand(x.shape[1], 1, -1, -1)
 
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         batch, channels, *sides = super().evaluate_output_shape(input_shape)

@@ -125,19 +125,18 @@ def coarse_grid(made: Tensor, fine: Grid, stride: int) -> Grid:
     if isinstance(fine, OpenGrid):  # without a mask but that of the disc
         grid = grid_of(made)
         return grid.disc() if fine.cut else grid
-    parts = {"mask": fine.mask, "quadrature_weights": fine.quadrature_weights}
     count, sides = (made.shape[2], made.shape[3]), (fine.height, fine.width)
-    if any(part is not None for part in parts.values()) and any(
-        (tokens - 1) * stride >= side for tokens, side in zip(count, sides, strict=True)
-    ):
+    beyond = any((tokens - 1) * stride >= side for tokens, side in zip(count, sides, strict=True))
+    if beyond and not (fine.mask is None and fine.quadrature_weights is None):
         raise ValueError(
             f"expected a token at every {stride} of {_times(sides)}, got {_times(count)}: masks and weights are not defined for it"
         )
-    at_tokens = {
-        name: None if part is None else near_tokens(fine.unpad(part[:, None])[:, 0], count, stride)
-        for name, part in parts.items()
-    }
-    grid = grid_of(made, periodic=fine.cell is not None, **at_tokens)
+
+    def at_tokens(part: Tensor | None) -> Tensor | None:
+        return None if part is None else near_tokens(fine.unpad(part[:, None])[:, 0], count, stride)
+
+    mask, weights = at_tokens(fine.mask), at_tokens(fine.quadrature_weights)
+    grid = grid_of(made, mask=mask, quadrature_weights=weights, periodic=fine.cell is not None)
     return grid.disc() if fine.cut else grid
 
 
