@@ -6,8 +6,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from escnn_attn import SteerableTransformer, steerable_block
-from escnn_attn.analysis.equivariance import attention_errors
+from escnn_attn import SteerableBackbone, SteerableTransformer, steerable_block
+from escnn_attn.analysis.equivariance import attention_errors, feature_errors
 from escnn_attn.testing import equivariance_error
 
 LIMITS, DISTANCES = [1, 2, 3, 4], [2.0, 5.0, 10.0, 20.0]
@@ -34,8 +34,22 @@ def network_table() -> Table:
     return table
 
 
+def backbone_table() -> Table:
+    angles, widths = [15.0, 30.0, 45.0], (8.0, 16.0)
+    title = f"Features of a backbone (tiny, SO(2), random weights) on smooth images, largest change in % at {angles} degrees"
+    table = Table("image", "Gaussians of", "stride 4", "8", "16", "32", title=title)
+    torch.manual_seed(0)
+    backbone = SteerableBackbone("SO2", in_type=1, stages="tiny", num_classes=0).eval()
+    for size in (224, 225):
+        for width in widths:
+            worst = [100 * max(column) for column in zip(*feature_errors(backbone, size, angles, width), strict=True)]
+            table.add_row(f"{size} × {size}", f"{width:g} pixels", *(f"{error:.2f}" for error in worst))
+    return table
+
+
 if __name__ == "__main__":
     console = Console(width=100)
     console.print(attention_table())
     print(f"largest over band limits {LIMITS} and distances up to {DISTANCES}, wavelengths from 6, 8 elements each")
     console.print(network_table())
+    console.print(backbone_table())

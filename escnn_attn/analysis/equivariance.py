@@ -9,20 +9,30 @@ import torch
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from torch import Tensor, nn
 
-from escnn_attn import InvariantPooling, RotaryEmbedding, SteerableSelfAttention, convolution_stem, fourier_type, planar_gspace
+from escnn_attn import (
+    InvariantPooling,
+    RotaryEmbedding,
+    SteerableBackbone,
+    SteerableSelfAttention,
+    convolution_stem,
+    fourier_type,
+    planar_gspace,
+)
+from escnn_attn.functional import invariants
 from escnn_attn.models import crop
 from escnn_attn.testing import random_elements, relative_error, transform
 from escnn_attn.tokens import Lattice, lattice_positions
 
 
-def smooth_image(degrees: float, size: int = 29, bumps: int = 12, seed: int = 0) -> Tensor:
+def smooth_image(degrees: float, size: int = 29, bumps: int = 12, seed: int = 0, width: float = 2.0) -> Tensor:
     """Samples a sum of Gaussians, rotated exactly about the center by its formula, as an image (1, 1, size, size).
 
     Args:
         degrees: rotation, counter-clockwise.
         size: side in pixels.
-        bumps: number of Gaussians, 2 pixels wide, within a third of the side from the center.
+        bumps: number of Gaussians, within a third of the side from the center.
         seed: of their positions and heights.
+        width: their standard deviation, in pixels.
     """
     rng = np.random.default_rng(seed)
     radius, angle = size / 3 * np.sqrt(rng.uniform(size=bumps)), rng.uniform(0, 2 * np.pi, bumps) + np.deg2rad(degrees)
@@ -30,7 +40,7 @@ def smooth_image(degrees: float, size: int = 29, bumps: int = 12, seed: int = 0)
     heights = torch.tensor(rng.uniform(-1, 1, bumps))
     positions = torch.from_numpy(lattice_positions(Lattice(size, size)))
     distances = (positions[:, None] - centers).square().sum(-1)
-    return (torch.exp(-distances / 8) @ heights).view(1, 1, size, size).float()
+    return (torch.exp(-distances / (2 * width**2)) @ heights).view(1, 1, size, size).float()
 
 
 @torch.no_grad()
@@ -41,6 +51,37 @@ def error_by_angle(network: Callable[[Tensor], Tensor], angles: list[float]) -> 
         reference = network(smooth_image(0.0, seed=seed))
         outputs = [network(smooth_image(angle, seed=seed)) for angle in angles]
         errors += [relative_error(out, reference) / 8 for out in outputs]
+    return errors.tolist()
+
+
+@torch.no_grad()
+def feature_errors(
+    backbone: SteerableBackbone, size: int, angles: list[float], width: float, images: int = 4
+) -> list[list[float]]:
+    """Measures the relative change of the invariants of each stage, averaged over the tokens, when smooth images rotate.
+
+    Args:
+        backbone: of images with one channel, in eval mode.
+        size: side of the images in pixels.
+        angles: in degrees.
+        width: standard deviation of the Gaussians of `smooth_image`, in pixels.
+        images: number of images to average over.
+
+    Returns:
+        for each angle the errors of all stages.
+    """
+
+    def invariants_of(angle: float, seed: int) -> list[Tensor]:
+        tokens = backbone.intermediates(smooth_image(angle, size, seed=seed, width=width))
+        layouts = backbone.blocks.layouts
+        values = [invariants(t.features, layout.irreps.trivial) for t, layout in zip(tokens, layouts, strict=True)]
+        return [value.mean(dim=1) for value in values]
+
+    errors = np.zeros((len(angles), len(backbone.blocks.types)))
+    for seed in range(images):
+        reference = invariants_of(0.0, seed)
+        for row, angle in zip(errors, angles, strict=True):
+            row += [relative_error(a, b) / images for a, b in zip(invariants_of(angle, seed), reference, strict=True)]
     return errors.tolist()
 
 

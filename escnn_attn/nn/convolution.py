@@ -91,6 +91,7 @@ class SteerableConvolution(escnn.nn.R2Conv):
         #: rows and columns of the kernel, by `kernel_number`
         self.shapes = [(size + high, size + wide) for high in (0, 1) for wide in (0, 1)]
         self._resampled = nn.ModuleList(_resampled(self._basisexpansion, size, shape) for shape in self.shapes[1:])
+        self.register_load_state_dict_post_hook(SteerableConvolution._follow_stored_kernels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -99,6 +100,19 @@ class SteerableConvolution(escnn.nn.R2Conv):
             self.weights.copy_(_deviations(self._basisexpansion).to(self.weights) * torch.randn_like(self.weights))
             if self.bias is not None:
                 self.bias.zero_()
+
+    def _follow_stored_kernels(self, _keys: object) -> None:
+        """Makes the samples on other grids those of the kernels whose samples on the odd grid have been loaded.
+
+        escnn finds kernels numerically, so that those of another machine may be others of the same space.
+        """
+        for name, block in self._basisexpansion.named_children():
+            change = _change_of_kernels(block, self.kernel_size)
+            for expansion, shape in zip(self._resampled, self.shapes[1:], strict=True):
+                samples = _samples(*_key(block), self.kernel_size, shape)
+                changed = samples if change is None else np.einsum("ab,bcdp->acdp", change, samples)
+                expansion._modules[name] = _Samples(changed).to(self.weights)  # pyright: ignore
+        vars(self).pop("_kept", None)
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
         return GeometricTensor(self.forward_grid(require_input(input, self.in_type, self).tensor), self.out_type)
@@ -196,9 +210,14 @@ def _deviations(expansion: BlocksBasisExpansion) -> Tensor:
     return torch.cat(deviations)
 
 
+def _key(block: Any) -> tuple[KernelBasis, bytes]:
+    """The kernels of a block of escnn, and which of them it keeps."""
+    return block.basis, block._mask.numpy().tobytes()
+
+
 def _ends(block: Any) -> list[tuple]:
     """Input irrep, and place of the output irrep, of each kernel of a block of escnn."""
-    return _ends_of(block.basis, block._mask.numpy().tobytes())
+    return _ends_of(*_key(block))
 
 
 @lru_cache(maxsize=256)
@@ -232,26 +251,49 @@ def _resampled(expansion: BlocksBasisExpansion, size: int, shape: tuple[int, int
     other.S = len(other.points)
     # its buffers, of indices, are those of the other one, which stores them
     other._non_persistent_buffers_set = set(other._buffers)
-    other._modules = {
-        name: _Samples(_samples(block.basis, block._mask.numpy().tobytes(), size, shape))  # pyright: ignore
-        for name, block in expansion.named_children()
-    }
+    other._modules = {name: _Samples(_samples(*_key(block), size, shape)) for name, block in expansion.named_children()}
     return other
+
+
+def _change_of_kernels(block: Any, size: int) -> np.ndarray | None:
+    """Coefficients (kernels, kernels) of the kernels that a block of escnn has in those that were found here; None for the same."""
+    stored = block.sampled_basis.detach().double().flatten(1)
+    if stored.is_meta:
+        return None
+    here = _normed(*_key(block), size)[0].double().flatten(1)
+    if torch.allclose(stored.cpu(), here, atol=1e-4):
+        return None
+    change = torch.linalg.lstsq(here.T, stored.cpu().T).solution.T
+    if not torch.allclose(change @ here, stored.cpu(), atol=1e-3):
+        raise ValueError(
+            "expected kernels between the same types, of the same size, in a state_dict, got samples of other functions"
+        )
+    return change.numpy()
 
 
 @lru_cache(maxsize=256)
 def _samples(basis: KernelBasis, mask: bytes, size: int, shape: tuple[int, int]) -> np.ndarray:
     """Samples (kernels, c', c, points) of kernels that escnn has normed on a grid of `size` × `size`, on another grid."""
-    kept = torch.from_numpy(np.frombuffer(mask, dtype=bool).copy())
-    raw, samples = (basis.sample(_points(*s)).permute(1, 2, 3, 0)[kept] for s in ((size, size), shape))
-    sizes = torch.tensor([float(kernel["shape"][0]) for kernel, keep in zip(basis, kept, strict=True) if keep])
-    normed = normalize_basis(raw.clone(), sizes)
-    samples = samples * _of_kernels((normed * raw).sum((1, 2, 3)) / raw.square().sum((1, 2, 3)))
+    normed, scale = _normed(basis, mask, size)
+    samples = _raw(basis, mask, shape) * scale
     # a kernel of the central pixel alone, which is between pixels here: on the nearest
     center = normed[..., size**2 // 2, None]
     alone = center.square().sum((1, 2, 3)) >= (1 - 1e-6) * normed.square().sum((1, 2, 3))
     nearest = (1 - _points(*shape).abs()).clamp(min=0).prod(dim=1)
     return torch.where(_of_kernels(alone), center * nearest, samples).numpy()
+
+
+def _normed(basis: KernelBasis, mask: bytes, size: int) -> tuple[Tensor, Tensor]:
+    """Samples (kernels, c', c, points) as escnn norms them on a grid of `size` × `size`, and by what factors (kernels, 1, 1, 1)."""
+    raw = _raw(basis, mask, (size, size))
+    kept = zip(basis, np.frombuffer(mask, dtype=bool), strict=True)
+    normed = normalize_basis(raw.clone(), torch.tensor([float(kernel["shape"][0]) for kernel, keep in kept if keep]))
+    return normed, _of_kernels((normed * raw).sum((1, 2, 3)) / raw.square().sum((1, 2, 3)))
+
+
+def _raw(basis: KernelBasis, mask: bytes, shape: tuple[int, int]) -> Tensor:
+    kept = torch.from_numpy(np.frombuffer(mask, dtype=bool).copy())
+    return basis.sample(_points(*shape)).permute(1, 2, 3, 0)[kept]
 
 
 def _block(expansion: BlocksBasisExpansion, pair: tuple[str, str]) -> Any:

@@ -102,6 +102,27 @@ def test_kernels_in_eval_follow_the_weights_and_have_gradients():
     assert convolution.weights.grad is not None
 
 
+@pytest.mark.parametrize("group", ["SO2", "O2", "D4"])
+def test_kernels_of_another_machine_are_those_of_all_sides(group):
+    """There escnn may have found other kernels of the same space: the state holds their samples on the odd grid."""
+    convolution = SteerableConvolution(*TYPES[group], 5, stride=2).eval()
+    state, expansion = copy.deepcopy(convolution.state_dict()), convolution.basisexpansion
+    for pair in expansion._representations_pairs:
+        name = f"block_expansion_{expansion._escape_pair(pair)}"
+        samples, (start, end) = state[f"_basisexpansion.{name}.sampled_basis"], expansion._weights_ranges[pair]
+        change = torch.linalg.qr(torch.randn(len(samples), len(samples)))[0]
+        state[f"_basisexpansion.{name}.sampled_basis"] = torch.einsum("ab,b...->a...", change, samples)
+        state["weights"][start:end] = (state["weights"][start:end].view(-1, len(samples)) @ change.T).flatten()
+    other = SteerableConvolution(*TYPES[group], 5, stride=2).eval()
+    before = other.kernel(3)[0]
+    other.load_state_dict(state)
+    for number in range(4):
+        assert relative(other.kernel(number)[0], convolution.kernel(number)[0]) < 1e-4
+    assert relative(before, convolution.kernel(3)[0]) > 0.1
+    with pytest.raises(ValueError, match="samples of other functions"):
+        other.load_state_dict({name: torch.randn_like(x) for name, x in state.items()})
+
+
 def test_copies_pickles_and_exports_compute_the_same():
     convolution = SteerableConvolution(*TYPES["D4"], 5, stride=2).eval()
     twins = [copy.deepcopy(convolution), pickle.loads(pickle.dumps(convolution))]

@@ -22,7 +22,7 @@ SIMULATION = {
 }  # fmt: skip
 SMALL = (
     "experiment=flow", "epochs=1", "data.train_size=5", "data.batch_size=5", "model.channels=2", "model.depth=1",
-    "callbacks.progress=null", *(f"+data.simulation.{key}={value}" for key, value in SIMULATION.items()),
+    "callbacks.progress=null", *(f"++data.simulation.{key}={value}" for key, value in SIMULATION.items()),
 )  # fmt: skip
 
 
@@ -43,15 +43,15 @@ def trained(folder: Path, *overrides: str) -> dict:
 def test_the_experiment_is_of_flows_augmented_or_not(data, kind):
     config = composed("experiment=flow", f"data={data}")
     made = instantiate(config.data)
-    assert (type(made), made.train_size, made.vorticity) == (kind, 64, False)
-    assert made.simulation == TurbulenceConfig()
+    assert (type(made), made.train_size, made.vorticity) == (kind, 128, False)
+    assert made.simulation == TurbulenceConfig(num_train=128)
     assert config.module._target_.endswith("FieldRegression")
 
 
 @pytest.mark.slow
 def test_the_networks_compared_have_about_equally_many_parameters():
     sizes = []
-    for model in ("unet", "steerable_unet"):
+    for model in ("unet", "steerable_unet", "flow_transformer"):
         module = instantiate(composed("experiment=flow", f"model={model}").module, _recursive_=False, _convert_="all")
         assert type(module) is FieldRegression
         sizes.append(sum(p.numel() for p in module.parameters()))
@@ -61,7 +61,7 @@ def test_the_networks_compared_have_about_equally_many_parameters():
 @pytest.mark.slow
 def test_trained_networks_are_compared_by_a_command(tmp_path, monkeypatch, capsys):
     results = {
-        "steerable": trained(tmp_path / "a"),
+        "steerable": trained(tmp_path / "a", "model=steerable_unet"),
         "plain": trained(tmp_path / "b", "model=unet", "data=flow_augmented", "data.vorticity=true", "model.in_type.pseudoscalars=1"),
     }  # fmt: skip
     assert results["steerable"]["test"]["turned"] == pytest.approx(results["steerable"]["test"]["test"], rel=1e-4)
