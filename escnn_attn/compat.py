@@ -146,7 +146,7 @@ def kept_filter(conv: Any, key: Hashable, make: Callable[[], Shared]) -> Shared:
         return make()
     kept, weights = vars(conv).setdefault("_kept", {}), _weights(conv)
     if key not in kept or not _unchanged(kept[key][0], weights):
-        with torch.inference_mode(False), torch.no_grad():
+        with _as_constants(weights[0]):
             kept[key] = [part.detach().clone() for part in weights], make()
     return kept[key][1]
 
@@ -190,11 +190,18 @@ def _expand(conv: Any) -> None:
     kept = len(before) == len(weights) and not vars(conv).keys().isdisjoint(("filter", "matrix"))
     if kept and _unchanged(before, weights):
         return
-    with torch.inference_mode(False), torch.no_grad():
+    with _as_constants(weights[0]):
         expanded, bias = conv.expand_parameters()
         copies = [part.detach().clone() for part in weights]
     name = "matrix" if expanded.dim() == 2 else "filter"
     vars(conv).update({name: expanded, "expanded_bias": bias, "_expanded_from": copies})
+
+
+@contextmanager
+def _as_constants(like: Tensor) -> Iterator[None]:
+    """For later calls of any kind: with gradients, and outside autocast."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(like.device.type, enabled=False):
+        yield
 
 
 def _unchanged(before: Sequence[Tensor], weights: Sequence[Tensor]) -> bool:

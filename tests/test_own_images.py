@@ -11,9 +11,6 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 
-import escnn_attn
-import escnn_attn.training
-
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +49,6 @@ def test_the_page_trains_predicts_and_finds_rotated_shapes(tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(escnn_attn, "SteerableDenseTransformer"), reason="needs the network of conf/model/dense.yaml")
 def test_the_page_trains_and_predicts_masks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for command in commands(SEGMENTATION):

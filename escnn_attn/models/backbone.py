@@ -157,7 +157,7 @@ class SteerableBackbone(LogitReadout, PyramidNetwork):
         checkpointing: bool = False,
     ) -> None:
         super().__init__(group, in_type, stages, block, disc, periodic, checkpointing)
-        self.make_readout(num_classes)
+        self.make_readout(num_classes, least=0)
 
     @property
     def feature_info(self) -> FeatureInfo:
@@ -215,7 +215,7 @@ class SteerableBackbone(LogitReadout, PyramidNetwork):
     def reset_classifier(self, num_classes: int) -> None:
         """Replaces the linear map to the logits by a new one; 0 for the pooled invariants themselves."""
         like = next(self.pool.parameters(), next(self.parameters()))
-        self.make_readout(num_classes)
+        self.make_readout(num_classes, least=0)
         self.to(dtype=like.dtype, device=like.device)
 
     def _indices(self, indices: int | Sequence[int] | None) -> list[int]:

@@ -47,7 +47,8 @@ class SteerableDenseTransformer(PyramidNetwork):
         ValueError: for a number out of its range.
 
     Examples:
-        >>>         >>> from escnn_attn import Stage, SteerableDenseTransformer
+        >>> import torch
+        >>> from escnn_attn import Stage, SteerableDenseTransformer
         >>> stages = [Stage(2, depth=1, stride=2, radius=2.5, max_frequency=1), Stage(4, depth=1, max_frequency=1)]
         >>> model = SteerableDenseTransformer("SO2", in_type=3, out_fields={"scalars": 1, "vectors": 1}, stages=stages)
         >>> model(torch.randn(1, 3, 17, 24)).shape

@@ -139,9 +139,9 @@ class SteerableNetwork(EquivariantModule, TakesDomain):
 class LogitReadout(SteerableNetwork):
     """Base class of networks that give logits: invariants of a sample, and a linear map of them."""
 
-    def make_readout(self, num_classes: int) -> None:
-        """Makes pooling and linear map, which for no classes is the identity; a ValueError for less."""
-        num_classes = require_integer("num_classes", num_classes, 0)
+    def make_readout(self, num_classes: int, least: int = 1) -> None:
+        """Makes pooling and linear map, which for no classes is the identity; a ValueError for less than the least number."""
+        num_classes = require_integer("num_classes", num_classes, least)
         self.pool = InvariantPooling(self.blocks.out_type)
         count = self.pool.out_type.size
         self.readout = nn.Linear(count, num_classes) if num_classes else nn.Identity()

@@ -8,6 +8,7 @@ from typing_extensions import Unpack
 
 from escnn_attn.fields.types import Fields
 from escnn_attn.models._export import ExportedPointNetwork
+from escnn_attn.models.block import SteerableStack
 from escnn_attn.models.network import BlockFactory, Body, FieldReadout, LogitReadout, SteerableNetwork, StemFactory, make_body
 from escnn_attn.nn.linear import SteerableLinear
 from escnn_attn.nn.modules import TakesDomain, TokenModule
@@ -22,6 +23,8 @@ class PointNetwork(SteerableNetwork):
     Args:
         body: stem and blocks; a TypeError for a stem with convolutions.
     """
+
+    blocks: SteerableStack
 
     def __init__(self, body: Body) -> None:
         if not isinstance(body.stem, TakesDomain) or windows_of(body.stem):

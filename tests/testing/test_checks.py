@@ -13,6 +13,7 @@ from escnn_attn import (
     FourierFeedForward,
     GatedFeedForward,
     InvariantPooling,
+    SteerableConvolution,
     SteerableLinear,
     SteerableRMSNorm,
     SteerableSelfAttention,
@@ -84,9 +85,9 @@ def test_a_broken_twin_is_caught(name):
 def test_a_network_with_a_broken_convolution_is_caught():
     model = SteerableTransformer("SO2", channels=2, max_frequency=1, depth=1)
     assert_equivariant(model, dtype=torch.float32, size=29)
-    convolution = next(module for module in model.modules() if hasattr(module, "basisexpansion"))
-    filters, bias = convolution.expand_parameters()
-    convolution.expand_parameters = lambda: (torch.randn_like(filters), bias)
+    convolution = next(module for module in model.modules() if isinstance(module, SteerableConvolution))
+    filters, bias = convolution.kernel(0)
+    convolution.kernel = lambda number: (torch.randn_like(filters), bias)
     with pytest.raises(AssertionError, match="not equivariant"):
         assert_equivariant(model, dtype=torch.float32, size=29)
 

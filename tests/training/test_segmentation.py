@@ -10,18 +10,17 @@ import torch
 from PIL import Image
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
+from escnn_attn import Stage, SteerableDenseTransformer
 from escnn_attn.data import write_shapes
 from escnn_attn.training import ImageClassifier, ImageSegmentation, load_module
-from tests.training.dense import Chain
 from tests.training.runs import run
 from tests.training.test_prediction import predict
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
-CHAIN = "tests.training.dense.Chain"
 SMALL_MASKS = (
     "data=segmentation", "data.num_classes=6", "data.image_size=16", "data.batch_size=8", "module=segmentation",
-    "model=dense", f"model._target_={CHAIN}", "model.group=C4", "model.channels=4", "name=chain",
+    "model=dense", "model.group=C4", "model.stages=[{channels: 2, depth: 1, stride: 2}]", "name=dense",
     "module.augmentation={degrees: 180, flip: 0.5}", "callbacks.progress=null", "epochs=1", "logger=[]",
 )  # fmt: skip
 
@@ -38,7 +37,8 @@ def masks_run(tmp_path_factory):
 
 
 def test_logits_turn_with_the_image():
-    module, images = ImageSegmentation(Chain("C4", 3, 6), num_classes=6).eval(), torch.rand(2, 3, 16, 16)
+    network = SteerableDenseTransformer("C4", in_type=3, out_fields=6, stages=[Stage(2, depth=1)])
+    module, images = ImageSegmentation(network, num_classes=6).eval(), torch.rand(2, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(module(images.rot90(1, (2, 3))), module(images).rot90(1, (2, 3)), atol=1e-4, rtol=1e-4)
 
@@ -105,22 +105,20 @@ def test_a_run_writes_masks_of_the_size_of_each_image(masks_run, tmp_path, monke
     with (masks_run / "test_classes.csv").open(newline="") as file:
         assert sum(int(row["support"]) for row in csv.DictReader(file)) == 8 * 16 * 16
     assert (masks_run / "test_examples.png").exists()
-    checkpoint, trust = masks_run / "checkpoints" / "best.ckpt", f"trust=[{CHAIN}]"
-    with pytest.raises(ValueError, match=r"got 'tests\.training\.dense\.Chain'"):
-        load_module(checkpoint)
+    checkpoint = masks_run / "checkpoints" / "best.ckpt"
     source = Image.open(masks_run / "data" / "test" / "images" / "00001.png")
     (tmp_path / "photos" / "sub").mkdir(parents=True)
     source.save(tmp_path / "photos" / "a.png")
     source.resize((32, 32), Image.Resampling.NEAREST).save(tmp_path / "photos" / "sub" / "a.bmp")
     source.resize((40, 21)).save(tmp_path / "photos" / "wide.png")
-    predict(monkeypatch, tmp_path, f"checkpoint={checkpoint}", trust, "photos", "output=out")
+    predict(monkeypatch, tmp_path, f"checkpoint={checkpoint}", "photos", "output=out")
     assert "3 masks in out" in capsys.readouterr().out
     with torch.no_grad():
-        logits = load_module(checkpoint, trust=[CHAIN])(torch.from_numpy(np.array(source)).permute(2, 0, 1)[None] / 255)
+        logits = load_module(checkpoint)(torch.from_numpy(np.array(source)).permute(2, 0, 1)[None] / 255)
     small = np.array(Image.open(tmp_path / "out" / "a.png"))
     assert np.array_equal(small, logits[0].argmax(0))
     large = np.array(Image.open(tmp_path / "out" / "sub" / "a.png"))
-    assert np.array_equal(large, small.repeat(2, 0).repeat(2, 1))
+    assert (large == small.repeat(2, 0).repeat(2, 1)).mean() > 0.95  # but where two logits are nearly equal
     wide = np.array(Image.open(tmp_path / "out" / "wide.png"))
     assert wide.shape == (21, 40)
     assert (wide[:, :9] == 255).all()
@@ -130,5 +128,5 @@ def test_a_run_writes_masks_of_the_size_of_each_image(masks_run, tmp_path, monke
     with pytest.raises(
         SystemExit, match=r"expected images of different names, got photos/a\.bmp and photos/a\.png, whose masks"
     ):
-        predict(monkeypatch, tmp_path, f"checkpoint={checkpoint}", trust, "photos", "output=more")
+        predict(monkeypatch, tmp_path, f"checkpoint={checkpoint}", "photos", "output=more")
     assert not (tmp_path / "more").exists()

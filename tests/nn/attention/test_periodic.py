@@ -253,7 +253,7 @@ def test_what_has_no_meaning_on_a_torus_is_refused():
         Grid(5, 5, periodic=True).disc()
     network = SteerableTransformer("C4", channels=4, depth=1)
     with pytest.raises(
-        ValueError, match="periodic images are not defined for the stem and the blocks of a SteerableTransformer"
+        ValueError, match="expected periodic=False, which the stem of this SteerableTransformer is made for, got True"
     ):
         network(network.in_type(torch.randn(1, 1, 29, 29)), periodic=True)
     cross = SteerableCrossAttention(t, t, num_heads=1, neighborhood=Disc(1.0))
