@@ -110,9 +110,10 @@ def step_of(name: str, side: int, batch: int) -> tuple[nn.Module, Callable[[], N
 
 
 def memory(name: str, side: int, batch: int, threads: int) -> float:
-    """Additional peak memory of a step in MiB; in a process of its own."""
+    """Additional peak memory of a step in MiB; in a process of its own, on Linux."""
     torch.set_num_threads(threads)
     _, step = step_of(name, side, batch)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, at what is in use
     before = peak_bytes()
     step()
     return (peak_bytes() - before) / 2**20

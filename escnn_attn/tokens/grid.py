@@ -121,6 +121,21 @@ class Grid(Domain):
         kept = {name: None if part is None else part.index_select(1, index) for name, part in parts.items()}
         return self.changed(**kept, cut=True, index=index, lattice=self.lattice._replace(disc=True))
 
+    def whole(self) -> "Grid":
+        """All tokens of the grid, of which those that are in this one count."""
+        assert self.lattice is not None
+        lattice = self.lattice._replace(disc=False)
+        inside = torch.ones_like(self.positions[:, :, 0], dtype=torch.bool) if self.mask is None else self.mask
+        weights = self.quadrature_weights
+        return self.changed(
+            cut=False,
+            index=None,
+            lattice=lattice,
+            positions=positions_tensor(lattice, dtype=self.positions.dtype, device=self.positions.device)[None],
+            mask=self.unpad(inside[:, None]).flatten(1),
+            quadrature_weights=None if weights is None else self.unpad(weights[:, None]).flatten(1),
+        )
+
     def window(self, dtype: torch.dtype) -> Tensor:
         """1 on the pixels (height, width) of the largest centered disc, and 0 beyond, with an edge one pixel wide."""
         return disc_factor(self.height, self.width, dtype=dtype, device=self.positions.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 from escnn_attn.functional import attend, distances
 from escnn_attn.modes import plain_operations
 from escnn_attn.nn.neighborhood._patterns import AttentionPattern, BiasFn, add_terms, repeat_keys
-from escnn_attn.tokens import Domain, Lattice, positions_tensor
+from escnn_attn.tokens import Domain, Grid, Lattice, positions_tensor
 
 #: largest number of elements of a temporary: copies of keys, or pairs of a mask, of one band of queries
 BAND = 2**21
@@ -29,6 +29,39 @@ def margin_of(query: Lattice | None, key: Lattice | None) -> int | None:
         return None
     rows, columns = key.height - query.height, key.width - query.width
     return rows // 2 if rows == columns and rows >= 0 and rows % 2 == 0 else None
+
+
+class CutDiscs(AttentionPattern):
+    """Discs on the tokens within the largest disc of a grid: on the whole grid, whose other tokens are no keys.
+
+    Args:
+        query: a grid cut to its largest disc.
+        key: the same grid, perhaps with another mask and other weights.
+        radius: of the discs, in the units of the positions.
+    """
+
+    def __init__(self, query: Grid, key: Grid, radius: float) -> None:
+        super().__init__(query, key)
+        assert query.index is not None
+        self.index, self.tokens, self.distance = query.index, query.height * query.width, radius
+        self.whole = disc_pattern(query.whole(), key.whole(), radius)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
+        queries, keys, values = self._placed(q, 1), self._placed(k, copies), self._placed(v, copies)
+        return self.whole.attend(queries, keys, values, scale, bias, copies).index_select(2, self.index)
+
+    def allowed(self) -> Tensor | None:
+        pairs = self.whole.allowed()
+        return None if pairs is None else pairs.index_select(2, self.index).index_select(3, self.index)
+
+    def reached(self) -> Tensor | None:
+        reached = self.whole.reached()
+        return None if reached is None else reached.index_select(1, self.index)
+
+    def _placed(self, x: Tensor, copies: int) -> Tensor:
+        """Tokens (b, h, s·copies, w) at their places in the whole grid."""
+        x = x.unflatten(2, (-1, copies))
+        return x.new_zeros(*x.shape[:2], self.tokens, *x.shape[3:]).index_copy(2, self.index, x).flatten(2, 3)
 
 
 class Discs(AttentionPattern):
