@@ -11,6 +11,7 @@ Options:
     output: JSON file for the results and the machine.
 """
 
+import ctypes
 import json
 import math
 import statistics
@@ -113,6 +114,7 @@ def memory(name: str, side: int, batch: int, threads: int) -> float:
     """Additional peak memory of a step in MiB; in a process of its own, on Linux."""
     torch.set_num_threads(threads)
     _, step = step_of(name, side, batch)
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what construction has freed
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, at what is in use
     before = peak_bytes()
     step()

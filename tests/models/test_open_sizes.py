@@ -145,7 +145,7 @@ def _open_sizes() -> tuple:
 
 @pytest.mark.parametrize("readout", ["logits", pytest.param("fields", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "block", [pytest.param(name, marks=pytest.mark.slow if name == "distances" else ()) for name in POINT_BLOCKS]
+    "block", [pytest.param(name, marks=() if name == "discs" else pytest.mark.slow) for name in POINT_BLOCKS]
 )
 def test_clouds_are_exported_for_any_batch_and_number_of_points(readout, block):
     module = point_network(readout, block)
