@@ -58,6 +58,7 @@ def test_our_block_keeps_less_than_so_much_for_its_gradient():
     assert saved(steerable) < 1.8 * saved(plain)
 
 
+@pytest.mark.slow
 def test_blocks_are_built_in_no_time():
     """Twelve of width 448, in a new process: no basis is computed at import or on first use."""
     assert in_fresh_process("benchmarks.ratios:construction", 12, 448) < 1

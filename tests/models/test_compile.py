@@ -53,7 +53,8 @@ def test_one_graph_serves_several_numbers_of_tokens_and_samples():
     assert copy.deepcopy(compiled)._compiled is None
 
 
-@pytest.mark.parametrize("neighborhood", [None, pytest.param(KNearest(3), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("neighborhood", [None, KNearest(3)])
 def test_one_graph_serves_several_clouds(neighborhood):
     """Of any number, size and extent."""
     module = stack(num_heads=1, neighborhood=neighborhood)
