@@ -170,7 +170,7 @@ class OpenGrid(Grid):
     def _radius(self) -> tuple[Tensor, Tensor]:
         """Distances (t,) of the pixels from the center, and the radius of the largest centered disc, in pixels and float64."""
         pixels = _pixels(Lattice(self.height, self.width), self.positions.device)
-        return pixels.square().sum(-1).sqrt(), pixels.amax(0).amin() + 0.5
+        return pixels.square().sum(-1).sqrt(), pixels.amax(0).amin(0) + 0.5
 
 
 def _pixels(lattice: Lattice, device: torch.device | str | None) -> Tensor:

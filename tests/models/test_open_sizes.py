@@ -26,6 +26,7 @@ from tests.models.test_export import NETWORKS, REGULAR, SPECTRAL, in_onnx
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of torch, about itself
     pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:# The axis name"),  # of ONNX, which keeps one name for each size
 ]
 
 FAR = partial(RotaryEmbedding, max_distance=60.0)

@@ -225,7 +225,7 @@ class KNearest(Neighborhood):
         far = far if keep is None else far.masked_fill(~keep[:, None], torch.inf)
         reach = kth_smallest(far, self.k) * (1 + MARGIN) + 4 * torch.finfo(far.dtype).eps * span(query, key)
         near = (far <= reach) & far.isfinite() & (far < _limit(query))
-        return MaskedPairs(query, key, near, far.detach().where(near, 0).amax())
+        return MaskedPairs(query, key, near, far.detach().where(near, 0).flatten().amax(0))
 
     def pairs(self, query: np.ndarray, key: np.ndarray, slack: float) -> np.ndarray:
         tree, wanted = KDTree(key), min(self.k, len(key))
