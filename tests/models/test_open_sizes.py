@@ -104,9 +104,10 @@ def test_open_sizes_need_a_largest_distance_which_exports_check():
         program(torch.randn(1, SPECTRAL.size, 4, 9))
 
 
+FIELDS = {"scalars": 1, "vectors": 1}  # of scalars alone, distances would make vectors of zero
 CLOUDS = {
-    "logits": partial(SteerablePointClassifier, "O2", num_classes=3),
-    "fields": partial(SteerablePointTransformer, "O2", out_fields={"vectors": 1}),
+    "logits": partial(SteerablePointClassifier, "O2", in_type=FIELDS, num_classes=3),
+    "fields": partial(SteerablePointTransformer, "O2", in_type=FIELDS, out_fields={"vectors": 1}),
 }
 POINT_BLOCKS = {
     "global": partial(steerable_block, num_heads=1, position=partial(RotaryEmbedding, max_distance=9.0)),
@@ -124,7 +125,7 @@ def padded(batch: int, points: int) -> tuple[torch.Tensor, torch.Tensor, torch.T
     """Padded clouds, the last with two points less."""
     mask = torch.ones(batch, points, dtype=torch.bool)
     mask[-1, -2:] = False
-    return torch.randn(batch, points, 1), torch.randn(batch, points, 2), mask
+    return torch.randn(batch, points, 3), torch.randn(batch, points, 2), mask
 
 
 def assert_same_on_clouds(found, module: torch.nn.Module) -> None:
