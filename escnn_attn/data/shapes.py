@@ -63,7 +63,7 @@ def draw_shapes(count: int, *, side: int = 64, rotated: bool = False, per_image:
     Args:
         count: number of pictures; labels take turns.
         side: of the pictures, in pixels.
-        rotated: whether each shape is turned by a random angle.
+        rotated: whether each picture is turned as a whole, about its center, by a random angle.
         per_image: number of shapes on a picture; later ones may cover earlier ones.
         seed: of the pictures.
 
@@ -84,10 +84,10 @@ def draw_shapes(count: int, *, side: int = 64, rotated: bool = False, per_image:
 def _picture(rng: np.random.Generator, label: int, side: int, rotated: bool, per_image: int) -> tuple[np.ndarray, np.ndarray]:
     image = np.broadcast_to(rng.uniform(0, 90, 3), (side, side, 3))
     mask = np.zeros((side, side), np.uint8)
-    spread = 0.1 if per_image == 1 else 0.22
+    spread, turn = 0.1 if per_image == 1 else 0.22, rng.uniform(0, 360) * rotated
     for chosen in [label, *rng.integers(len(SHAPES), size=per_image - 1)]:
         radius, center = rng.uniform(0.18, 0.26) * (1.2 if per_image == 1 else 0.8), rng.uniform(-spread, spread, 2)
-        turn, color = rng.uniform(0, 360) * rotated, rng.uniform(140, 255, 3)
+        color = rng.uniform(140, 255, 3)
         cover = _coverage(list(SHAPES.values())[chosen], side, radius, center, turn)
         image = image + cover[..., None] * (color - image)
         mask[cover > 0.5] = chosen + 1
@@ -96,9 +96,9 @@ def _picture(rng: np.random.Generator, label: int, side: int, rotated: bool, per
 
 
 def _coverage(corners: np.ndarray, side: int, radius: float, center: np.ndarray, turn: float) -> np.ndarray:
-    """The share of each pixel (side, side) that a shape covers; lengths in units of the side, from the center, y up."""
+    """The share of each pixel (side, side) that a shape covers, of a picture turned by degrees; lengths in units of the side, from the center, y up."""
     cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
-    placed = radius * corners @ np.array([[cos, sin], [-sin, cos]]) + center
+    placed = (radius * corners + center) @ np.array([[cos, sin], [-sin, cos]])
     fine = Image.new("L", (OVERSAMPLING * side, OVERSAMPLING * side))
     pixels = (placed * [1, -1] + 0.5) * OVERSAMPLING * side - 0.5
     ImageDraw.Draw(fine).polygon([(float(x), float(y)) for x, y in pixels], fill=255)
