@@ -210,7 +210,7 @@ def _deviations(expansion: BlocksBasisExpansion) -> Tensor:
     return torch.cat(deviations)
 
 
-def _key(block: Any) -> tuple[KernelBasis, bytes]:
+def _key(block: Any) -> tuple[Any, bytes]:
     """The kernels of a block of escnn, and which of them it keeps."""
     return block.basis, block._mask.numpy().tobytes()
 
