@@ -54,7 +54,7 @@ class SteerableConvolution(escnn.nn.R2Conv):
     Examples:
         >>> import torch
         >>> from escnn_attn import SteerableConvolution, field_type, planar_gspace
-        >>> t = field_type(planar_gspace("O2"), scalars=1, vectors=2)
+        >>> t = field_type(planar_gspace("SO2"), scalars=1, vectors=2)
         >>> convolution = SteerableConvolution(t, t, 5, stride=2)
         >>> convolution(t(torch.randn(1, 5, 28, 33))).shape
         torch.Size([1, 5, 14, 17])

@@ -95,6 +95,7 @@ def test_one_graph_serves_neighborhoods_on_several_grids(neighborhood):
         assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neighborhood", [None, pytest.param(Disc(1.5), marks=pytest.mark.slow)])
 def test_a_compiled_block_is_one_graph_for_each_size(neighborhood):
     """As people write it: `torch.compile(block, fullgraph=True)`."""

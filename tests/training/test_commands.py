@@ -28,6 +28,7 @@ def run(*overrides: str, fails: bool = False) -> subprocess.CompletedProcess:
     return done
 
 
+@pytest.mark.slow
 def test_a_multirun_ends_with_a_table_and_a_picture(tmp_path):
     done = run("-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
     assert "rotated %" in done.stdout
