@@ -30,7 +30,8 @@ def pairwise_attention(module: SteerableSelfAttention, tokens: Tokens) -> Tokens
     q, k, v = q @ basis.mT, k @ basis.mT, v @ basis.mT  # coefficients of e^{img}, m = -limit … limit
     count = len(embedding.heads_per_group)
     by_wave = [_kernels(tokens.domain.positions[0], limit, w, index) for index, w in enumerate(embedding.wavenumbers)]
-    kernels = [_of_heads(by_wave[i : i + count], embedding.heads_per_group) for i in range(0, len(by_wave), count)]
+    size = len(by_wave) // count
+    kernels = [_of_heads(by_wave[i::size], embedding.heads_per_group) for i in range(size)]
     kernels += [{0: torch.ones((), dtype=q.dtype)}] * (pairs - len(kernels))  # of unrotated channels
     logits, size = torch.zeros(()), 2 * limit + 1
     for f in range(pairs):

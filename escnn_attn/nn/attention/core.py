@@ -2,7 +2,9 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from escnn.nn import FieldType
@@ -14,33 +16,32 @@ from escnn_attn.fields.functions import band_limit
 from escnn_attn.nn.dropout import SteerableDropout
 from escnn_attn.nn.linear import IsotypicLinear
 from escnn_attn.nn.modules import IsotypicModule
-from escnn_attn.nn.neighborhood import AttentionPattern, Neighborhood, attention_pattern, require_neighborhood, surroundings
+from escnn_attn.nn.neighborhood import AttentionPattern, Neighborhood, attention_patterns, require_neighborhood, surroundings
 from escnn_attn.nn.position import Encoding, NoPosition, PositionEmbedding, PositionFactory
 from escnn_attn.tokens import Domain, Surroundings, Tokens
 
 
 def steerable_attention(
-    q: Tensor, k: Tensor, v: Tensor, encoding: Encoding, pattern: AttentionPattern, scale: float, gain: Tensor
+    q: Tensor, kv: Tensor, encoding: Encoding, patterns: Sequence[AttentionPattern], scale: float, gain: Tensor
 ) -> Tensor:
-    """Multi-head attention of functions on the group, (b, h, t, c, r) each: equations (3) to (7) of docs/mathematics.md.
+    """Multi-head attention of functions on the group, to functions (b, t, r, h, c): equations (3) to (7) of docs/mathematics.md.
 
     Args:
-        q: coefficients of the queries.
-        k: coefficients of the keys.
-        v: coefficients of the values.
+        q: coefficients of the queries, (b, t, r, 1, h, c).
+        kv: coefficients of keys and values, (b, s, r, 2, h, c).
         encoding: of the positions of queries and keys.
-        pattern: the pairs of tokens that attend.
+        patterns: the pairs of tokens that attend, for each group of heads.
         scale: factor of the logits.
         gain: factors of the heads, (h,).
     """
     mixed = []
-    parts = zip(encoding.groups, *(encoding.split(x) for x in (q, k, v)), strict=True)
-    for group, query, key, value in parts:  # heads of equal encoded width share a fused call
-        encoded = group.encode_query(query), group.encode_key(key), group.encode_value(value)  # equation (3)
-        weighted = pattern.attend(*encoded, scale, group.bias)  # equations (4) and (5)
-        mixed.append(group.decode(weighted))  # equation (6)
-    out = mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
-    return out.to(v.dtype) * gain[:, None, None, None].to(v.dtype)  # equation (7)
+    queries, context = encoding.encode_queries(q), encoding.encode_context(kv)  # equation (3)
+    for heads, pattern, query, (key, value) in zip(encoding.heads, patterns, queries, context, strict=True):
+        summed = pattern.attend(query, key, value, scale, partial(encoding.bias, heads=heads))  # equations (4) and (5)
+        # without a key nearby a query may have some farther off, for other heads
+        mixed.append(summed if pattern is patterns[-1] else pattern.of_reached(summed))
+    out = encoding.decode_groups(mixed).to(q.dtype)  # equation (6)
+    return out * gain[:, None].to(q.dtype)  # equation (7)
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,9 @@ class Heads:
         """The linear map from isotypic features to `count` sets of functions, such as keys and values."""
         return IsotypicLinear(inputs, self.irreps.times(count), functions_out=self.function)
 
-    def split(self, projected: Features, count: int) -> list[Tensor]:
-        """The output (b, t, r, count·h·c) of `project` as `count` tensors of coefficients (b, h, t, c, r)."""
-        parts = projected[0].unflatten(-1, (count, self.num_heads, self.channels)).unbind(3)
-        return [part.permute(0, 3, 1, 4, 2) for part in parts]
-
-    def merge(self, functions: Tensor) -> Features:
-        """Coefficients (b, h, t, c, r) of all heads as (b, t, r, h·c), the inverse of `split`."""
-        return (functions.permute(0, 2, 4, 1, 3).flatten(3),)
+    def functions(self, projected: Features) -> Tensor:
+        """The output (b, t, r, k·h·c) of `project` as coefficients of k sets, (b, t, r, k, h, c)."""
+        return projected[0].unflatten(-1, (-1, self.num_heads, self.channels))
 
 
 class SteerableAttention(IsotypicModule):
@@ -117,36 +113,44 @@ class SteerableAttention(IsotypicModule):
         return self.heads.num_heads
 
     @abstractmethod
-    def query_key_value(self, tokens: Tokens, context: Tokens) -> list[Tensor]:
-        """Coefficients (b, h, t, c, r) of queries, keys and values: equation (2) of docs/mathematics.md."""
+    def queries_and_context(self, tokens: Tokens, context: Tokens) -> Sequence[Tensor]:
+        """Coefficients of queries (b, t, r, 1, h, c), and of keys and values (b, s, r, 2, h, c): equation (2) of docs/mathematics.md."""
 
     def attend(self, tokens: Tokens, context: Tokens) -> Tokens:
         """Attention from tokens to a context: equations (2) to (7) of docs/mathematics.md."""
-        q, k, v = self.query_key_value(tokens, context)  # equation (2)
-        around, pattern, encoding = self.prepare(tokens.domain, context.domain)
-        k, v = around.copies(k, 2), around.copies(v, 2)
-        out = steerable_attention(q, k, v, encoding, pattern, self.heads.scale, self.gain)  # equations (3) to (7)
-        features = self.project_out(self.heads.merge(out))  # equation (7)
-        reached = pattern.reached()
+        q, kv = self.queries_and_context(tokens, context)  # equation (2)
+        around, patterns, encoding = self.prepare(tokens.domain, context.domain)
+        functions = steerable_attention(
+            q, around.copies(kv, 1), encoding, patterns, self.heads.scale, self.gain
+        )  # equations (3) to (7)
+        features = self.project_out((functions.flatten(3),))  # equation (7)
+        reached = patterns[-1].reached()
         if reached is not None:
             features = tuple(f.masked_fill(~reached[..., None], 0) for f in features)
         return self.dropout(tokens.with_features(features))
 
     def token_weights(self, tokens: Tokens, context: Tokens) -> Tensor:
         """The attention weights (b, h, t, s) from tokens to a context, for inspection: this stores tokens²."""
-        q, k, _ = self.query_key_value(tokens, context)
-        around, pattern, encoding = self.prepare(tokens.domain, context.domain)
-        query, key = encoding.encode_query(q), encoding.encode_key(around.copies(k, 2))
-        return around.total(pattern.weights(query, key, self.heads.scale, encoding.bias), context.domain.num_tokens)
+        q, kv = self.queries_and_context(tokens, context)
+        around, patterns, encoding = self.prepare(tokens.domain, context.domain)
+        queries, keys = encoding.encode_queries(q), encoding.encode_context(around.copies(kv, 1))
+        weights = [
+            pattern.weights(query, key, self.heads.scale, partial(encoding.bias, heads=heads))
+            for heads, pattern, query, (key, _) in zip(encoding.heads, patterns, queries, keys, strict=True)
+        ]
+        return around.total(torch.cat(weights, dim=1), context.domain.num_tokens)
 
-    def prepare(self, query: Domain, context: Domain) -> tuple[Surroundings, AttentionPattern, Encoding]:
-        """The keys, the pattern and the encoding, which the domains cache: a compiled graph finds them there."""
+    def prepare(self, query: Domain, context: Domain) -> tuple[Surroundings, list[AttentionPattern], Encoding]:
+        """The keys, the patterns of head groups and the encoding, which the domains cache: a compiled graph finds them there."""
         query = query.about(context)
         around = surroundings(self.neighborhood, query, context, everywhere=isinstance(self.position, NoPosition))
-        key, pattern = around.domain, attention_pattern(self.neighborhood, query, around.domain)
+        key = around.domain
+        patterns = attention_patterns(self.neighborhood, self.position.radii, query, key)
+        shared = all(pattern is patterns[0] for pattern in patterns)
+        distances = [pattern.distance for pattern in (patterns[:1] if shared else patterns)]
         # under a number, as compilers do not compare modules with other names; the module beside it lives as long, and the number is its own
-        made = query.cached(id(self.position), lambda: (self.position, self.position.at(query, key, pattern.distance)), key)
-        return around, pattern, made[1]
+        made = query.cached(id(self.position), lambda: (self.position, self.position.at(query, key, distances)), key)
+        return around, patterns, made[1]
 
     def extra_repr(self) -> str:
         heads = self.heads

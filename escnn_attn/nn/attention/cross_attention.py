@@ -1,5 +1,7 @@
 """Steerable attention to a context."""
 
+from collections.abc import Sequence
+
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 from typing_extensions import Unpack
@@ -67,9 +69,9 @@ class SteerableCrossAttention(SteerableAttention, ContextModule):
         self.project_context = heads.project(self.context_layout.irreps, 2)
         self.make_heads(heads, position, neighborhood, dropout)
 
-    def query_key_value(self, tokens: Tokens, context: Tokens) -> list[Tensor]:
-        query = self.heads.split(self.project_query(tokens.features), 1)
-        return [*query, *self.heads.split(self.project_context(context.features), 2)]
+    def queries_and_context(self, tokens: Tokens, context: Tokens) -> Sequence[Tensor]:
+        query, context_functions = self.project_query(tokens.features), self.project_context(context.features)
+        return self.heads.functions(query), self.heads.functions(context_functions)
 
     def forward_tokens(self, tokens: Tokens, context: Tokens) -> Tokens:
         return self.attend(tokens, context)

@@ -1,5 +1,7 @@
 """Steerable self-attention for any field type."""
 
+from collections.abc import Sequence
+
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 from typing_extensions import Unpack
@@ -69,8 +71,8 @@ class SteerableSelfAttention(SteerableAttention, TokenModule):
         self.project_in = heads.project(self.in_layout.irreps, 3)
         self.make_heads(heads, position, neighborhood, dropout)
 
-    def query_key_value(self, tokens: Tokens, context: Tokens) -> list[Tensor]:
-        return self.heads.split(self.project_in(tokens.features), 3)
+    def queries_and_context(self, tokens: Tokens, context: Tokens) -> Sequence[Tensor]:
+        return self.heads.functions(self.project_in(tokens.features)).split((1, 2), dim=3)
 
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         return self.attend(tokens, tokens)

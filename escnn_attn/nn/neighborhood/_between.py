@@ -1,9 +1,10 @@
 """What lies between two domains: the keys that queries may see, and the pairs that attend; both are cached there."""
 
 import math
+from collections.abc import Sequence
 
 from escnn_attn.nn.neighborhood._patterns import AllPairs, AttentionPattern, Graph
-from escnn_attn.nn.neighborhood.neighborhood import Neighborhood
+from escnn_attn.nn.neighborhood.neighborhood import Disc, Neighborhood
 from escnn_attn.tokens import Domain, Surroundings, surrounded
 
 
@@ -53,6 +54,15 @@ def attention_pattern(neighborhood: Neighborhood | None, query: Domain, key: Dom
         return AllPairs(query, key) if neighborhood is None else neighborhood.pattern(query, key)
 
     return query.cached(("pattern", _hashable(neighborhood)), make, key)
+
+
+def attention_patterns(
+    neighborhood: Neighborhood | None, radii: Sequence[float | None], query: Domain, key: Domain
+) -> list[AttentionPattern]:
+    """The pattern of each group of heads: all pairs as far as their radii reach, or for all groups what a neighborhood or graph allows."""
+    if neighborhood is None and query.edge_index is None and query.cell is None:
+        return [attention_pattern(None if radius is None else Disc(radius), query, key) for radius in radii]
+    return [attention_pattern(neighborhood, query, key)] * len(radii)
 
 
 def _hashable(neighborhood: Neighborhood | None) -> object:

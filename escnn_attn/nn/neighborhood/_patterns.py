@@ -60,6 +60,11 @@ class AttentionPattern(ABC):
         """The attention weights (b, h, t, s), for inspection: this stores tokens²."""
         return attention_weights(q, k, scale, self.allowed(), self.key_logits(bias, self.x_query))
 
+    def of_reached(self, x: Tensor) -> Tensor:
+        """What `attend` returns, zero for queries that have no key."""
+        reached = self.reached()
+        return x if reached is None else x.masked_fill(~reached[:, None, :, None], 0)
+
     def key_logits(self, bias: BiasFn, positions: Tensor) -> Tensor | None:
         """Bias and log-weights of all keys as logits (b or 1, h or 1, t or 1, s) of queries at given positions."""
         of_keys = None if self.log_weights is None else self.log_weights[:, None, None]

@@ -7,20 +7,22 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from escnn_attn.functional import attend, distances
+from escnn_attn.functional import attend, distances, squares
 from escnn_attn.modes import plain_operations
 from escnn_attn.nn.neighborhood._patterns import AttentionPattern, BiasFn, add_terms, repeat_keys
 from escnn_attn.tokens import Domain, Grid, Lattice, positions_tensor
 
 #: largest number of elements of a temporary: copies of keys, or pairs of a mask, of one band of queries
 BAND = 2**21
+#: largest number of pairs of a mask that is kept
+KEPT = 2**24
 
 
 def disc_pattern(query: Domain, key: Domain, radius: float) -> AttentionPattern:
     """Attention to discs of a radius on one grid: by tiles, or by a mask over all pairs for discs of the order of the grid."""
     tiles = Tiles(query, key, radius)
-    pairs, keys = tiles.rows * tiles.columns * tiles.side**2 * tiles.window**2, tiles.key_height * tiles.key_width
-    return tiles if 2 * pairs < tiles.height * tiles.width * keys else WideDiscs(query, key, radius)
+    pairs = tiles.height * tiles.width * tiles.key_height * tiles.key_width
+    return tiles if 4 * tiles.cost < 3 * pairs else WideDiscs(query, key, radius)
 
 
 def margin_of(query: Lattice | None, key: Lattice | None) -> int | None:
@@ -87,9 +89,17 @@ class Discs(AttentionPattern):
 
 
 class WideDiscs(Discs):
-    """Discs by a mask over all keys, a band of queries at a time."""
+    """Discs by a mask over all keys: all at once, or in wide grids a band of queries at a time."""
+
+    def __init__(self, query: Domain, key: Domain, radius: float) -> None:
+        super().__init__(query, key, radius)
+        self._mask: Tensor | None = None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
+        if self.keep is None and not plain_operations() and self.x_query.shape[1] * self.x_key.shape[1] <= KEPT:
+            self._mask = self._near(self.x_query) if self._mask is None else self._mask
+            logits = self.key_logits(bias, self.x_query)
+            return attend(q, k, v, scale, repeat_keys(self._mask, copies), repeat_keys(logits, copies))
         out, pairs = [], q.shape[0] * k.shape[2]
         for part, x in zip(_bands(q, 2, pairs), _bands(self.x_query, 1, pairs), strict=True):
             keep, logits = (repeat_keys(term, copies) for term in (self._near(x), self.key_logits(bias, x)))
@@ -118,7 +128,10 @@ class Tiles(Discs):
         self.key_height, self.key_width = self.height + 2 * margin, self.width + 2 * margin
         longest = max(self.height, self.width)
         self.halo = min(int(radius / self.spacing), longest - 1)
-        self.side = min(max(4, 2 * self.halo + 2), longest)
+        # no smaller than the halo, so that a row of tiles has all that the next one needs
+        counts = range(1, max(1, longest // max(4, self.halo)) + 1)
+        self.side = min((-(-longest // count) for count in counts), key=self._cost)
+        self.cost = self._cost(self.side)
         self.window = self.side + 2 * self.halo
         self.rows, self.columns = -(-self.height // self.side), -(-self.width // self.side)
         self._disc: Tensor | None = None
@@ -137,6 +150,11 @@ class Tiles(Discs):
             mixed = attend(_stacked(query), _stacked(key, copies), _stacked(value, copies), scale, keep, added)
             out.append(self._untile(mixed, query.shape[0]))
         return torch.cat(out, dim=2)[:, :, : self.height, : self.width].flatten(2, 3)
+
+    def _cost(self, side: int) -> float:
+        """Pairs of tiles of a side, those of small tiles counted more, as each copies its window (about as measured on CPUs)."""
+        queries = -(-self.height // side) * -(-self.width // side) * side**2
+        return queries * (side + 2 * self.halo) ** 2 * (1 + 60 / side**2)
 
     @property
     def disc(self) -> Tensor:
@@ -220,8 +238,7 @@ class Tiles(Discs):
 
     def _tiles(self, band: Tensor, size: int) -> Tensor:
         """A band (b, h, y, x, w) as squares of a size around each tile, (b, tiles, h, size, size, w)."""
-        squares = band.unfold(2, size, self.side).unfold(3, size, self.side)
-        return rearrange(squares, "b h row column w y x -> b (row column) h y x w")
+        return squares(band, size, self.side).flatten(1, 2)
 
     def _untile(self, x: Tensor, batch: int) -> Tensor:
         """Queries of tiles (b·tiles, h, side², w) as a band (b, h, y, x, w)."""

@@ -6,16 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from escnn.group import GroupElement
 from escnn.gspaces import GSpace2D
 from escnn.nn import FieldType
-from scipy.linalg import block_diag
 from torch import Tensor, nn
 
 from escnn_attn.arguments import require_range
 from escnn_attn.fields import IrrepId, group_samples, require_planar, require_spectral, synthesis_matrix
-from escnn_attn.functional import phases, rotate_pairs
+from escnn_attn.functional import RotaryBlock, Rotation, Rotations, phases
 from escnn_attn.tokens import constants
 
 GOLDEN_ANGLE = 2.39996
@@ -30,16 +28,19 @@ class PlanarFunctions(NamedTuple):
     Attributes:
         subgroup: id of the group as a subgroup of O(2), as `escnn.gspaces.GSpace2D` takes it.
         irreps: ids of the irreps, in the order of the coefficients.
+        coefficients: number of coefficients of a function.
     """
 
     subgroup: tuple
     irreps: tuple[IrrepId, ...]
+    coefficients: int
 
     @classmethod
     def of(cls, head_type: FieldType) -> "PlanarFunctions":
         """The functions that the fields of a type are coefficients of; a ValueError if they are not spectral fields."""
         irreps = require_spectral(head_type)
-        return cls(require_planar(head_type)._sg_id, irreps)  # a GSpace2D is rebuilt from the id of its subgroup
+        size = head_type.size // len(head_type)
+        return cls(require_planar(head_type)._sg_id, irreps, size)  # a GSpace2D is rebuilt from the id of its subgroup
 
     @property
     def continuous(self) -> bool:
@@ -89,80 +90,53 @@ def require_fixed(module: nn.Module, *positions: Tensor) -> None:
         )
 
 
-@constants
-def _synthesis(functions: PlanarFunctions, pairs: int, waves: Sequence[Wave]) -> np.ndarray:
-    """Synthesis of all channel pairs of a head: of each wave, and the identity for pairs beyond them."""
-    matrices = [sampled_wave(functions, wavenumber, index, samples)[0] for index, wavenumber, samples in waves]
-    return np.asarray(block_diag(*matrices, np.eye((pairs - len(waves)) * matrices[0].shape[1])))
-
-
-@constants
-def _directions(functions: PlanarFunctions, pairs: int, waves: Sequence[Wave]) -> np.ndarray:
-    """The plane waves (…, 2) at the samples of `_synthesis`, zero for pairs beyond them."""
-    sampled = [sampled_wave(functions, wavenumber, index, samples) for index, wavenumber, samples in waves]
-    return np.concatenate([*(wave for _, wave in sampled), np.zeros(((pairs - len(waves)) * sampled[0][0].shape[1], 2))])
-
-
-class Rotation:
-    r"""Coefficients of functions to their values on samples times $e^{i\theta}$, at fixed positions, and the transpose.
-
-    One matrix synthesizes all channel pairs of a head, each on its own samples; pairs beyond the frequencies keep their
-    coefficients, with angle zero.
+def rotations(
+    functions: PlanarFunctions, pairs: int, waves: Sequence[Sequence[Wave]], heads_per_group: Sequence[int], x: Tensor
+) -> Rotations:
+    """What encodes the heads of each group at given positions.
 
     Args:
         functions: the functions on the group.
         pairs: number of channel pairs of a head.
-        waves: index, length $|w|$ and number of rotations (None for a finite group) of the plane wave of each rotated pair.
-        x: positions (b or 1, t, 2).
-    """
-
-    def __init__(self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], x: Tensor) -> None:
-        like = {"dtype": x.dtype, "device": x.device}
-        self.matrix = _synthesis(functions, pairs, tuple(waves), **like)
-        theta = phases(x, _directions(functions, pairs, tuple(waves), **like))[:, :, None]
-        self.cos, self.sin = theta.cos(), theta.sin()
-        self.width = 2 * len(self.matrix)
-
-    def encode(self, coefficients: Tensor, rotate: bool = True) -> Tensor:
-        """Coefficients (b, h, t, c, r) to values (b, h, t, width), times the phases if `rotate`."""
-        functions = coefficients.transpose(1, 2).unflatten(3, (2, -1)).flatten(4)
-        values = (functions @ self.matrix.mT.to(functions.dtype)).flatten(3)
-        return (rotate_pairs(values, self.cos, self.sin) if rotate else values).transpose(1, 2)
-
-    def decode(self, values: Tensor, coefficients: int, rotate: bool = True) -> Tensor:
-        """The transpose of `encode`, which is its inverse projected onto the band-limited functions."""
-        values = values.transpose(1, 2)
-        values = rotate_pairs(values, self.cos, -self.sin) if rotate else values
-        functions = values.unflatten(-1, (2, -1)) @ self.matrix.to(values.dtype)
-        return functions.unflatten(-1, (-1, coefficients)).flatten(3, 4).transpose(1, 2)
-
-
-class Rotations:
-    """The `Rotation` of each head group, for heads beside each other, padded to the widest.
-
-    Args:
-        functions: the functions on the group.
-        pairs: number of channel pairs of a head.
-        waves: of the first pair of each head group, then of the second, …
+        waves: for each head group index, length and number of rotations (None for a finite group) of the waves of its first pairs.
         heads_per_group: number of heads of each group.
         x: positions (b or 1, t, 2).
     """
+    size, ends = _block_size(pairs), np.cumsum(heads_per_group).tolist()
+    made = []
+    for of_group, end, heads in zip(waves, ends, heads_per_group, strict=True):
+        blocks = (of_group[start : start + size] for start in range(0, pairs, size))
+        made.append(Rotation(slice(end - heads, end), tuple(_block(functions, size, tuple(block), x) for block in blocks)))
+    return tuple(made)
 
-    def __init__(
-        self, functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], heads_per_group: Sequence[int], x: Tensor
-    ) -> None:
-        count = len(heads_per_group)
-        self.parts = [Rotation(functions, pairs, waves[i::count], x) for i in range(count)]
-        ends = np.cumsum(heads_per_group).tolist()
-        self.heads = [slice(end - heads, end) for end, heads in zip(ends, heads_per_group, strict=True)]
-        self.width = max(part.width for part in self.parts)
 
-    def encode(self, coefficients: Tensor, rotate: bool = True) -> Tensor:
-        """Coefficients (b, h, t, c, r) to values (b, h, t, width), times the phases if `rotate`."""
-        values = [part.encode(coefficients[:, heads], rotate) for part, heads in zip(self.parts, self.heads, strict=True)]
-        return torch.cat([F.pad(value, (0, self.width - value.shape[-1])) for value in values], dim=1)
+def _block(functions: PlanarFunctions, pairs: int, waves: Sequence[Wave], x: Tensor) -> RotaryBlock:
+    like = {"dtype": x.dtype, "device": x.device}
+    theta = phases(x, _directions(functions, waves, **like))
+    return RotaryBlock(_synthesis(functions, pairs, waves, **like), torch.stack([theta.cos(), theta.sin()], dim=-1))
 
-    def decode(self, values: Tensor, coefficients: int, rotate: bool = True) -> Tensor:
-        """The transpose of `encode`."""
-        pairs = zip(self.parts, self.heads, strict=True)
-        return torch.cat([part.decode(values[:, heads, :, : part.width], coefficients, rotate) for part, heads in pairs], dim=1)
+
+def _block_size(pairs: int) -> int:
+    """The number of pairs of a block, which divides that of a head: wide products, without too many zeros in their matrices."""
+    return next(size for size in range(min(pairs, 4), pairs + 1) if pairs % size == 0)
+
+
+@constants
+def _synthesis(functions: PlanarFunctions, pairs: int, waves: Sequence[Wave]) -> np.ndarray:
+    """The matrix of a `RotaryBlock` with a wave for each of the first pairs."""
+    columns = []
+    for pair, (index, wavenumber, samples) in enumerate(waves):
+        matrix = sampled_wave(functions, wavenumber, index, samples)[0]
+        column = np.zeros((functions.coefficients, 2, pairs, len(matrix), 2))
+        for part in range(2):
+            column[:, part, pair, :, part] = matrix.T
+        columns.append(column.reshape(functions.coefficients * 2 * pairs, -1))
+    others = np.eye(functions.coefficients * 2 * pairs).reshape(-1, functions.coefficients * 2, pairs)[..., len(waves) :]
+    return np.concatenate([*columns, others.reshape(len(others), -1)], axis=1)
+
+
+@constants
+def _directions(functions: PlanarFunctions, waves: Sequence[Wave]) -> np.ndarray:
+    """The plane waves (n, 2) at the samples of `_synthesis`."""
+    sampled = [sampled_wave(functions, wavenumber, index, samples)[1] for index, wavenumber, samples in waves]
+    return np.concatenate([*sampled, np.zeros((0, 2))])

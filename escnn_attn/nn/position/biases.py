@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from escnn_attn.arguments import require_integer, require_pair, require_positive
 from escnn_attn.functional import distances, radial_sum
-from escnn_attn.nn.position.embedding import Encoding, PositionEmbedding
+from escnn_attn.nn.position.embedding import Distance, Encoding, PositionEmbedding
 from escnn_attn.tokens import Domain
 
 
@@ -44,9 +44,9 @@ class DistanceBias(PositionEmbedding):
         between = torch.linspace(0, 1, self.num_heads) if self.num_heads > 1 else torch.tensor([0.5])
         self.log_rate = nn.Parameter(first + (last - first) * between)
 
-    def at(self, query: Domain, key: Domain, distance: float | Tensor | None = None) -> Encoding:
+    def at(self, query: Domain, key: Domain, distances: Sequence[Distance] = (None,)) -> Encoding:
         # with a neighborhood from the differences of positions, which a wide cloud does not round
-        return Encoding(self) if distance is not None else DistanceEncoding(self, query.positions, key.positions)
+        return Encoding(self) if distances[0] is not None else DistanceEncoding(self, query.positions, key.positions)
 
     def bias(self, x_query: Tensor, x_key: Tensor) -> Tensor:
         squares = (x_query[:, :, None] - x_key[:, None]).square().sum(dim=-1)
@@ -82,7 +82,7 @@ class DistanceEncoding(Encoding):
     def decode(self, out: Tensor) -> Tensor:
         return super().decode(out[..., :-3])
 
-    def bias(self, x_query: Tensor, x_key: Tensor) -> Tensor | None:
+    def bias(self, x_query: Tensor, x_key: Tensor, heads: slice = slice(None)) -> Tensor | None:
         """None: the further dimensions have it."""
 
 

@@ -10,6 +10,9 @@ from escnn_attn.fields import require_planar
 from escnn_attn.testing import Approximate
 from escnn_attn.tokens import Domain
 
+#: between a query and a key of it: a number, a tensor where it cannot be read, or None for the largest between all tokens
+Distance = float | Tensor | None
+
 
 class PositionEmbedding(nn.Module, Approximate):
     r"""Base class: the parameters by which attention sees positions; as it is, attention does not see them.
@@ -51,13 +54,19 @@ class PositionEmbedding(nn.Module, Approximate):
         """Terms of the logits."""
         return None
 
-    def at(self, query: Domain, key: Domain, distance: float | Tensor | None = None) -> "Encoding":
+    @property
+    def radii(self) -> Sequence[float | None]:
+        """How far the heads of each group see where the layer has no neighborhood; None for all tokens."""
+        return [None]
+
+    def at(self, query: Domain, key: Domain, distances: Sequence[Distance] = (None,)) -> "Encoding":
         """The encoding for attention from the tokens of one domain to those of another, about the same center.
 
         Args:
             query: domain of the queries.
             key: domain of the keys.
-            distance: largest distance between a query and a key of it, a tensor where it cannot be read; None for that of all tokens.
+            distances: largest distance between a query and a key of it, a tensor where it cannot be read; None for that of all tokens. One
+                for each of the `radii`, or one for all heads.
         """
         return Encoding(self)
 
@@ -79,7 +88,6 @@ class Encoding:
 
     Args:
         embedding: with the parameters.
-        heads: the heads that the encoding is for.
 
     Shape:
         encode_query, encode_key, encode_value: coefficients (b, h, t, c, r) to (b, h, t, width), of equal widths; decode:
@@ -94,17 +102,26 @@ class Encoding:
         torch.Size([1, 2, 9, 12])
     """
 
-    def __init__(self, embedding: PositionEmbedding, heads: slice = slice(None)) -> None:
-        self.embedding, self.heads = embedding, heads
+    def __init__(self, embedding: PositionEmbedding) -> None:
+        self.embedding = embedding
 
     @property
-    def groups(self) -> Sequence["Encoding"]:
-        """Encodings of groups of heads of equal encoded width, each for a fused call of its own."""
-        return [self]
+    def heads(self) -> list[slice]:
+        """Groups of heads of equal encoded width, each for a fused call of its own."""
+        return [slice(None)]
 
-    def split(self, functions: Tensor) -> Sequence[Tensor]:
-        """Functions (b, h, t, c, r) of all heads, for each group."""
-        return [functions]
+    def encode_queries(self, functions: Tensor) -> list[Tensor]:
+        """Queries (b, t, r, 1, h, c), encoded for each group of heads."""
+        return [self.encode_query(_coefficients(functions[:, :, :, 0]))]
+
+    def encode_context(self, functions: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values (b, s, r, 2, h, c), encoded for each group of heads."""
+        key, value = functions.unbind(3)
+        return [(self.encode_key(_coefficients(key)), self.encode_value(_coefficients(value)))]
+
+    def decode_groups(self, mixed: Sequence[Tensor]) -> Tensor:
+        """Sums of encoded values of each group of heads as functions (b, t, r, h, c)."""
+        return self.decode(mixed[0]).permute(0, 2, 4, 1, 3)
 
     def encode_query(self, q: Tensor) -> Tensor:
         return q.flatten(-2)
@@ -118,15 +135,20 @@ class Encoding:
     def decode(self, out: Tensor) -> Tensor:
         return out.unflatten(-1, (self.embedding.channels, self.embedding.coefficients))
 
-    def bias(self, x_query: Tensor, x_key: Tensor) -> Tensor | None:
-        """Logits (b or 1, h or 1, t, s) of the heads, or None; a ValueError if samples could be taken for heads."""
+    def bias(self, x_query: Tensor, x_key: Tensor, heads: slice = slice(None)) -> Tensor | None:
+        """Logits (b or 1, h or 1, t, s) of some heads, or None; a ValueError if samples could be taken for heads."""
         logits = self.embedding.bias(x_query, x_key)
         if logits is None:
             return None
         if x_query.shape[0] > 1 and logits.dim() < 4 and max(logits.shape[-2:], default=1) > 1:
             raise ValueError(f"expected a bias (b, h or 1, t, s) of {x_query.shape[0]} samples, got {tuple(logits.shape)}")
         logits = logits.reshape((1,) * (4 - logits.dim()) + logits.shape)
-        return logits if logits.shape[1] == 1 else logits[:, self.heads]
+        return logits if logits.shape[1] == 1 else logits[:, heads]
+
+
+def _coefficients(functions: Tensor) -> Tensor:
+    """Functions (b, t, r, h, c) as coefficients (b, h, t, c, r)."""
+    return functions.permute(0, 3, 1, 4, 2)
 
 
 class NoPosition(PositionEmbedding):

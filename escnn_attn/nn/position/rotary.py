@@ -11,9 +11,10 @@ from torch import Tensor
 from escnn_attn.arguments import require_integer, require_positive, require_range, require_share
 from escnn_attn.fields import max_frequency
 from escnn_attn.fields.functions import rotary_samples
+from escnn_attn.functional import Rotations, decode_functions, encode_functions
 from escnn_attn.modes import recorded
-from escnn_attn.nn.position._rotation import PlanarFunctions, Rotation, Rotations, require_fixed, spread_wavenumbers
-from escnn_attn.nn.position.embedding import Encoding, PositionEmbedding
+from escnn_attn.nn.position._rotation import PlanarFunctions, require_fixed, rotations, spread_wavenumbers
+from escnn_attn.nn.position.embedding import Distance, Encoding, PositionEmbedding
 from escnn_attn.tokens import Domain, diameter, known, span
 
 
@@ -42,7 +43,10 @@ class RotaryEmbedding(PositionEmbedding):
         rotary_fraction: fraction of channel pairs that is rotated, rounded up; the others cost their coefficients instead of
             samples. Few channels per head on clouds, where direction is all there is, learn more with all of them.
         head_groups: number of groups of heads, each with its own wavelengths, at most one per head; None for 4 on continuous
-            groups, where heads of long waves are narrower, and 1 on finite groups, where nothing is saved.
+            groups, where heads of long waves are narrower, or with a `reach`, and for 1 on finite groups, where nothing is saved.
+        reach: how many of its longest wavelength a head group sees, but for that of the longest waves, which sees all: a short wave
+            tells directions nearby, and costs the more samples the farther it has to. None for all tokens. A neighborhood of the layer
+            or a graph takes its place.
 
     Raises:
         TypeError: for arguments that are no numbers.
@@ -70,8 +74,9 @@ class RotaryEmbedding(PositionEmbedding):
         wavelengths: Sequence[float] = (6.0, 60.0),
         max_distance: float | None = None,
         tolerance: float = 1e-3,
-        rotary_fraction: float = 0.5,
+        rotary_fraction: float = 0.25,
         head_groups: int | None = None,
+        reach: float | None = None,
     ) -> None:
         super().__init__(head_type, num_heads)
         if self.channels % 2:
@@ -79,6 +84,7 @@ class RotaryEmbedding(PositionEmbedding):
         rotary_fraction = require_share("rotary_fraction of the channels", rotary_fraction, most=True)
         head_groups = None if head_groups is None else require_integer("head_groups", head_groups)
         self.max_distance = None if max_distance is None else require_positive("max_distance", max_distance)
+        self.reach = None if reach is None else require_positive("reach", reach)
         self.tolerance, self._wavelengths = (
             require_positive("tolerance", tolerance),
             require_range("wavelengths", wavelengths),
@@ -86,10 +92,10 @@ class RotaryEmbedding(PositionEmbedding):
         self.functions = PlanarFunctions.of(head_type)
         self.max_frequency = max_frequency(head_type)
         num_heads = self.num_heads
-        count = min(num_heads, head_groups or (4 if self.functions.continuous else 1))
+        count = min(num_heads, head_groups or (4 if self.functions.continuous or self.reach else 1))
         #: number of heads of each group
         self.heads_per_group = [num_heads // count + (i < num_heads % count) for i in range(count)]
-        #: $|w|$ of all rotated pairs: of the first pair of each head group, then of the second, …
+        #: $|w|$ of all rotated pairs: of the first head group, then of the second, …, ever smaller
         self.wavenumbers = spread_wavenumbers(wavelengths, count * math.ceil(rotary_fraction * self.channels / 2))
 
     @property
@@ -101,18 +107,31 @@ class RotaryEmbedding(PositionEmbedding):
     def equivariance_tolerance(self) -> float:
         return self.tolerance / 10 if self.functions.continuous else 0.0  # errors are far below the bound of a single logit
 
-    def at(self, query: Domain, key: Domain, distance: float | Tensor | None = None) -> Encoding:
+    @property
+    def radii(self) -> Sequence[float | None]:
+        count = len(self.heads_per_group)
+        if self.reach is None:
+            return [None] * count
+        longest = self.wavenumbers[len(self.wavenumbers) // count - 1 :: len(self.wavenumbers) // count]
+        return [*(self.reach * 2 * math.pi / wavenumber for wavenumber in longest[:-1]), None]
+
+    def at(self, query: Domain, key: Domain, distances: Sequence[Distance] = (None,)) -> Encoding:
         require_fixed(self, query.positions, key.positions)
+        groups, size = len(self.heads_per_group), len(self.wavenumbers) // len(self.heads_per_group)
         counts: list[int | None] = [None] * len(self.wavenumbers)
         if self.functions.continuous:
-            counts = [*self.sample_counts(self._reach(query, key, distance))]
+            shared = len(distances) == 1
+            ends = zip(distances * groups, [None] * groups, strict=True) if shared else zip(distances, self.radii, strict=True)
+            by_group = [self.sample_counts(self._reach(query, key, distance), radius) for distance, radius in ends]
+            counts = [by_group[wave // size][wave] for wave in range(len(counts))]
         # constants of the domains, not buffers: .float() would round a buffer, and DDP fails on buffers made in forward
         waves = tuple(zip(range(len(counts)), self.wavenumbers, counts, strict=True))
-        name = (self.functions, self.channels // 2, waves, tuple(self.heads_per_group))
-        queries, keys = (domain.table(name, partial(Rotations, *name, domain.positions)) for domain in (query, key))
+        by_head = tuple(waves[start : start + size] for start in range(0, len(waves), size))
+        name = (self.functions, self.channels // 2, by_head, tuple(self.heads_per_group))
+        queries, keys = (domain.table(name, partial(rotations, *name, domain.positions)) for domain in (query, key))
         return RotaryEncoding(self, queries, keys)
 
-    def _reach(self, query: Domain, key: Domain, distance: float | Tensor | None) -> float:
+    def _reach(self, query: Domain, key: Domain, distance: Distance) -> float:
         if distance is not None and not isinstance(distance, Tensor):
             return distance
         if self.max_distance is None or known(query, key):
@@ -124,14 +143,19 @@ class RotaryEmbedding(PositionEmbedding):
             )
         return self.max_distance
 
-    def sample_counts(self, distance: float) -> list[int]:
-        """Number of rotations that each frequency is sampled on, for tokens at most a distance apart; of continuous groups."""
+    def sample_counts(self, distance: float, radius: float | None = None) -> list[int]:
+        """Number of rotations that each frequency is sampled on, for tokens at most a distance apart; of continuous groups.
+
+        Args:
+            distance: largest distance of the tokens at hand.
+            radius: what it can be at most, if that is known.
+        """
         if not 0 <= distance < math.inf:
             raise ValueError(f"expected a finite distance, got {distance!r}")
         if self.max_distance is not None:
             if distance > 1.01 * self.max_distance:
                 raise ValueError(f"tokens are up to {distance:.3g} apart, but max_distance is {self.max_distance:g}")
-            distance = self.max_distance
+            distance = self.max_distance if radius is None else min(self.max_distance, radius)
         # rounded up a little, so that clouds of nearly equal size share tables
         arguments = (math.ceil(8 * w * distance) / 8 for w in self.wavenumbers)
         return [rotary_samples(self.max_frequency, argument, self.tolerance) for argument in arguments]
@@ -147,39 +171,27 @@ class RotaryEncoding(Encoding):
         embedding: the rotary embedding.
         queries: tables at the positions of the queries.
         keys: tables at the positions of the keys.
-        heads: the heads that the encoding is for.
     """
 
-    def __init__(
-        self, embedding: RotaryEmbedding, queries: Rotations | Rotation, keys: Rotations | Rotation, heads: slice = slice(None)
-    ) -> None:
-        super().__init__(embedding, heads)
+    def __init__(self, embedding: RotaryEmbedding, queries: Rotations, keys: Rotations) -> None:
+        super().__init__(embedding)
         # numbers of heads and coefficients are those of the embedding, as compilers take the attributes of modules for constants
         self.embedding = embedding
-        self.queries, self.keys, self.rotate_values = queries, keys, embedding.rotate_values
-        self._groups: list[Encoding] = []
-        if isinstance(queries, Rotations) and isinstance(keys, Rotations):
-            parts = zip(queries.parts, keys.parts, queries.heads, strict=True)
-            self._groups = [type(self)(embedding, query, key, group) for query, key, group in parts]
+        self.queries, self.keys, self.turned = queries, keys, (True, embedding.rotate_values)
 
     @property
-    def groups(self) -> Sequence[Encoding]:
-        return self._groups or [self]
+    def heads(self) -> list[slice]:
+        return [rotation.heads for rotation in self.queries]
 
-    def split(self, functions: Tensor) -> Sequence[Tensor]:
-        return functions.split(self.embedding.heads_per_group, dim=1) if self._groups else [functions]
+    def encode_queries(self, functions: Tensor) -> list[Tensor]:
+        return [*encode_functions(functions, self.queries, self.turned[:1])]
 
-    def encode_query(self, q: Tensor) -> Tensor:
-        return self.queries.encode(q)
+    def encode_context(self, functions: Tensor) -> list[tuple[Tensor, Tensor]]:
+        encoded = encode_functions(functions, self.keys, self.turned)
+        return [*zip(encoded[::2], encoded[1::2], strict=True)]
 
-    def encode_key(self, k: Tensor) -> Tensor:
-        return self.keys.encode(k)
-
-    def encode_value(self, v: Tensor) -> Tensor:
-        return self.keys.encode(v, self.rotate_values)
-
-    def decode(self, out: Tensor) -> Tensor:
-        return self.queries.decode(out, self.embedding.coefficients, self.rotate_values)
+    def decode_groups(self, mixed: Sequence[Tensor]) -> Tensor:
+        return decode_functions(mixed, self.queries, self.turned[1:], self.embedding.coefficients).squeeze(3)
 
 
 class QueryKeyRotaryEmbedding(RotaryEmbedding):

@@ -239,8 +239,8 @@ def test_weights_reproduce_the_output(near):
     assert weights.shape == (1, 2, 9, 7)
     total = weights.sum(-1)  # zero where nothing is in the disc
     assert torch.minimum((total - 1).abs(), total).max() < 1e-12
-    mixed = torch.einsum("bhts,bhscr->bhtcr", weights, module.query_key_value(tokens, context)[2])
-    mixed = (mixed * module.gain[:, None, None, None]).permute(0, 2, 4, 1, 3).flatten(3)
-    expected = module.out_layout.merge(module.project_out((mixed,)))[0].T
+    values = module.queries_and_context(tokens, context)[1][:, :, :, 1]
+    functions = torch.einsum("bhts,bsrhc->btrhc", weights, values) * module.gain[:, None]
+    expected = module.out_layout.merge(module.project_out((functions.flatten(3),)))[0].T
     reached = weights.sum(dim=(0, 1, 3)) > 0
     assert relative(module(x, around).tensor[reached], expected[reached]) < 1e-12

@@ -145,11 +145,8 @@ def test_grids_are_tiled():
     """Tiles with real tokens in their halo, for small discs and for aligned grids of two sizes; masks for wide discs."""
     grid = Grid(32, 32, periodic=True)
     around = {radius: surrounded(grid, Disc(radius).reach(*grid.cell)).domain for radius in (1.0, 3.0, 15.0)}
-    assert {radius: type(Disc(radius).pattern(grid, key)) for radius, key in around.items()} == {
-        1.0: Tiles,
-        3.0: Tiles,
-        15.0: WideDiscs,
-    }
+    assert {type(Disc(radius).pattern(grid, key)) for radius, key in around.items()} == {Tiles}
+    assert isinstance(Disc(15.0).pattern(Grid(32, 32), Grid(32, 32)), WideDiscs)
     assert isinstance(Disc(2.0).pattern(Grid(32, 32), Grid(38, 38)), Tiles)
     assert not isinstance(Disc(2.0).pattern(Grid(32, 32), Grid(38, 39)), Tiles)
 

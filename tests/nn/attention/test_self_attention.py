@@ -154,10 +154,9 @@ def test_weights_reproduce_the_output():
     """Without positions and with one-hot-like keys, out = Σ weights · values."""
     module = attention_on("C3", position=NoPosition)
     x = cloud(module.in_type, points=6)
-    tokens_v = module.query_key_value(*[Tokens.of(x, module.in_layout)] * 2)[2]
-    mixed = torch.einsum("bhts,bhscr->bhtcr", module.attention_weights(x), tokens_v)
-    functions = (mixed * module.gain[:, None, None, None]).permute(0, 2, 4, 1, 3).flatten(3)
-    expected = module.out_layout.merge(module.project_out((functions,)))
+    values = module.queries_and_context(*[Tokens.of(x, module.in_layout)] * 2)[1][:, :, :, 1]
+    functions = torch.einsum("bhts,bsrhc->btrhc", module.attention_weights(x), values) * module.gain[:, None]
+    expected = module.out_layout.merge(module.project_out((functions.flatten(3),)))
     assert relative(module(x).tensor, expected[0].T) < 1e-12
 
 

@@ -62,8 +62,8 @@ class Warm(RotaryEmbedding):
         super().__init__(head_type, num_heads, **options)
         self.slope = torch.nn.Parameter(torch.arange(num_heads).double())
 
-    def at(self, query, key, distance=None):
-        encoding = super().at(query, key, distance)
+    def at(self, query, key, distances=(None,)):
+        encoding = super().at(query, key, distances)
         return WarmEncoding(self, encoding.queries, encoding.keys)
 
     def bias(self, x_query, x_key):
@@ -71,23 +71,13 @@ class Warm(RotaryEmbedding):
 
 
 class WarmEncoding(RotaryEncoding):
-    def encode_query(self, q):
-        return 2 * super().encode_query(q)
-
-
-class Together(Warm):
-    """All heads in one call, padded to the widest."""
-
-    def at(self, query, key, distance=None):
-        encoding = super().at(query, key, distance)
-        encoding._groups = []
-        return encoding
+    def encode_queries(self, functions):
+        return [2 * query for query in super().encode_queries(functions)]
 
 
 @pytest.mark.parametrize("name", ["C3", "SO2"])
 @pytest.mark.parametrize("head_groups", [1, 2, 3])
 def test_an_encoding_of_a_subclass_and_its_bias_are_used(name, head_groups):
-    """In each head group, and in the weights of all heads."""
     mine = attention_on(name, position=partial(Warm, head_groups=head_groups))
     theirs = attention_on(name, position=partial(RotaryEmbedding, head_groups=head_groups))
     theirs.load_state_dict({key: value for key, value in mine.state_dict().items() if key != "position.slope"})
@@ -95,17 +85,14 @@ def test_an_encoding_of_a_subclass_and_its_bias_are_used(name, head_groups):
     distances = torch.cdist(x.coords, x.coords)
     logits = 2 * theirs.attention_weights(x).log() - mine.position.slope[:, None, None] * distances
     assert relative(mine.attention_weights(x), logits.softmax(-1)) < 1e-10
-    together = attention_on(name, position=partial(Together, head_groups=head_groups))
-    together.load_state_dict(mine.state_dict())
-    assert relative(mine(x).tensor, together(x).tensor) < 1e-12
 
 
 def test_heads_differ_in_scale_where_that_saves_samples():
     heads = {name: attention_on(name, position=RotaryEmbedding).position for name in ("SO2", "C3")}
     assert [heads["SO2"].heads_per_group, heads["C3"].heads_per_group] == [[1, 1, 1], [3]]
     points = Clouds(9 * torch.randn(5, 2))
-    keys = torch.randn(1, 1, 5, 4, heads["SO2"].coefficients)
-    widths = [group.encode_key(keys).shape[-1] for group in heads["SO2"].at(points, points).groups]
+    context = torch.randn(1, 5, heads["SO2"].coefficients, 2, 3, 4)
+    widths = [key.shape[-1] for key, _ in heads["SO2"].at(points, points).encode_context(context)]
     assert widths == sorted(widths, reverse=True)
     assert widths[0] > widths[-1]
 
@@ -196,16 +183,21 @@ def test_a_fraction_of_the_channels_turns(name, domain):
     assert worst(equivariance_error(module, domain=domain)) < 1e-9
     position, points = module.position, Clouds(torch.randn(6, 2, dtype=torch.float64))
     size = position.coefficients
-    q, k = torch.randn(2, 1, 3, 6, 4, size, dtype=torch.float64)
+    q, k = torch.randn(2, 1, 6, size, 1, 3, 4, dtype=torch.float64)
     encoding = position.at(points, points)
-    assert relative(encoding.decode(encoding.encode_query(q)), q) < 1e-12
-    turning = torch.tensor([1, 0, 1, 0], dtype=torch.float64)[:, None]  # pairs are (0, 2) and (1, 3)
-    still = encoding.encode_query(q * (1 - turning)) @ encoding.encode_key(k * (1 - turning)).mT
-    assert relative(still, (q * (1 - turning)).flatten(-2) @ (k * (1 - turning)).flatten(-2).mT) < 1e-12
+    assert relative(encoding.decode_groups(encoding.encode_queries(q)), q[:, :, :, 0]) < 1e-12
+    turning = torch.tensor([1, 0, 1, 0], dtype=torch.float64)  # pairs are (0, 2) and (1, 3)
+    still = logits_of(encoding, q * (1 - turning), k * (1 - turning))
+    assert relative(still, torch.einsum("btrihc,bsrihc->bhts", q * (1 - turning), k * (1 - turning))) < 1e-12
     whole = partial(RotaryEmbedding, rotary_fraction=1.0, wavelengths=(6.0, 6.0), head_groups=1, tolerance=1e-10)
     same = whole(fourier_type(planar_gspace(name), 4, position.max_frequency), 3).at(points, points)
-    turned = encoding.encode_query(q * turning) @ encoding.encode_key(k * turning).mT
-    assert relative(turned, same.encode_query(q * turning) @ same.encode_key(k * turning).mT) < 1e-9
+    assert relative(logits_of(encoding, q * turning, k * turning), logits_of(same, q * turning, k * turning)) < 1e-9
+
+
+def logits_of(encoding, q, k):
+    """Inner products (b, h, t, s) of encoded queries and keys (b, t, r, 1, h, c) of one head group."""
+    ((key, _),) = encoding.encode_context(k.expand(-1, -1, -1, 2, -1, -1))
+    return encoding.encode_queries(q)[0] @ key.mT
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.5])
