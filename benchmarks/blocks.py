@@ -183,6 +183,8 @@ LARGE = frozenset(
     for name in pairs
     if name.endswith(("block / torch's encoder layer", "torch's attention"))
 )
+#: pairs that are measured in one setting alone
+ONCE = frozenset({"block, expansion 4 / torch's encoder layer"})
 #: systems for memory and construction
 SYSTEMS: dict[str, Callable[[Setting], System]] = {
     "block": steerable,

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -55,6 +55,7 @@ def compare(
     return {**row, "attention": [backends(partial(_train, system)) for system in (run, other)]}
 
 
+@cache
 def flops(make: Callable[[Setting], System], setting: Setting) -> int:
     """Counts multiplications and additions of a forward and a backward pass in train mode, with unfused attention."""
     _, run = make(setting)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.blocks import LARGE, PAIRS, SYSTEMS, Setting
+from benchmarks.blocks import LARGE, ONCE, PAIRS, SYSTEMS, Setting
 from benchmarks.measure import in_fresh_process
 from benchmarks.ratios import compare, flops
 from escnn_attn.analysis.plots import plot_growth
@@ -36,12 +36,13 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 
 def ratios(settings: list[Setting], pairs: dict, rounds: int) -> list[dict[str, Any]]:
-    """Compares pairs of systems in each setting, and prints a line for each; of many tokens, only those of `LARGE`, in fewer rounds."""
+    """Compares pairs of systems in each setting, and prints a line for each; of many tokens, only those of `LARGE`, in fewer rounds, and those of
+    `ONCE` in the first setting alone."""
     rows = []
     for name, (ours, theirs) in pairs.items():
         for setting in settings:
             many = setting.side**2 >= MANY_TOKENS
-            if many and name not in LARGE:
+            if (many and name not in LARGE) or (name in ONCE and setting is not settings[0]):
                 continue
             row = compare(ours, theirs, setting, max(3, rounds // 3) if many else rounds)
             line = ", ".join(f"{time} {row[time]:.2f} ± {row[f'{time}, spread']:.2f}" for time in TIMES)
