@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import escnn.nn
 import torch
@@ -14,7 +15,7 @@ from benchmarks.pairwise import pairwise_attention
 from escnn_attn.fields import fourier_type, planar_gspace
 from escnn_attn.models import SteerableStack, SteerableTransformerBlock
 from escnn_attn.models.factories import steerable_block
-from escnn_attn.nn import NoPosition, SteerableSelfAttention
+from escnn_attn.nn import Disc, NoPosition, RotaryEmbedding, SteerableSelfAttention
 from escnn_attn.nn.feedforward import BilinearFeedForward
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.tokens import Tokens, grid_of
@@ -107,8 +108,13 @@ def steerable(
 ) -> System:
     """Makes our block (or its `"attention"` alone) on tokens, and its forward pass, with options of `steerable_block`."""
     setting = setting if group is None else replace(setting, group=group)
-    block = steerable_block(setting.field_type, num_heads=setting.num_heads, **options)  # pyright: ignore
+    block = steerable_block(setting.field_type, **{"num_heads": setting.num_heads, **options})  # pyright: ignore
     return _on_tokens(SteerableStack([block if part == "block" else block.attention]), setting, compiled)  # pyright: ignore
+
+
+def rotary(**options: Any) -> Callable[[Setting], System]:
+    """Makes our block with options of its rotary embedding."""
+    return partial(steerable, position=partial(RotaryEmbedding, **options))
 
 
 def pairwise(setting: Setting) -> System:
@@ -175,6 +181,19 @@ COMPILED: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], Syste
     "compiled torch's encoder layer / eager": (partial(plain, compiled=True), plain),
     "compiled attention / torch's attention": (partial(attention, compiled=True), plain_attention),
     "compiled block without position / block of escnn's modules": (partial(blind, compiled=True), of_escnn),
+}
+#: a block with one choice that differs from the default, and the default
+SWITCHES: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], System]]] = {
+    "compiled / eager": (partial(steerable, compiled=True), steerable),
+    "Disc(3.0) / all tokens": (partial(steerable, neighborhood=Disc(3.0)), steerable),
+    "NoPosition / RotaryEmbedding": (blind, steerable),
+    "rotary_fraction 0.25 / 0.5": (rotary(rotary_fraction=0.25), steerable),
+    "rotary_fraction 1 / 0.5": (rotary(rotary_fraction=1.0), steerable),
+    "wavelengths from 12 / from 6": (rotary(wavelengths=(12.0, 60.0)), steerable),
+    "tolerance 1e-2 / 1e-3": (rotary(tolerance=1e-2), steerable),
+    "head_groups 1 / 4": (rotary(head_groups=1), steerable),
+    "16 heads / 8": (partial(steerable, num_heads=16), steerable),
+    "4 heads / 8": (partial(steerable, num_heads=4), steerable),
 }
 #: pairs that are measured with many tokens too
 LARGE = frozenset(

@@ -1,4 +1,5 @@
-"""Compares blocks: python benchmarks/compare_blocks.py [device=cuda] [dtype=bfloat16] [compile=true] [tokens=196 batch=4 width=448] [growth=growth.png]
+"""Compares blocks: python benchmarks/compare_blocks.py [device=cuda] [dtype=bfloat16] [compile=true] [switches=true]
+    [tokens=196 batch=4 width=448] [growth=growth.png]
 
 Times are ratios of two systems, timed in turn in one process, with half the distance of the quartiles, and the implementations of
 attention that torch chose for each. Steerable blocks have their defaults, torch's layer a hidden layer of four times its width. FLOPs are of a
@@ -11,6 +12,7 @@ Options:
     dtype: float32, bfloat16, float16 or float64, of parameters and inputs.
     device: cpu or cuda.
     compile: compile the first system of each pair with torch.compile.
+    switches: compare steerable blocks with one choice that differs from the default to the default.
     tokens: a square number: one setting instead of four.
     batch: samples in the setting of `tokens`.
     width: channels per token in the setting of `tokens`.
@@ -28,7 +30,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
 
-from benchmarks.blocks import COMPILED, PAIRS, Setting
+from benchmarks.blocks import COMPILED, PAIRS, SWITCHES, Setting
 from benchmarks.measure import require_device
 from benchmarks.tables import costs, growth, machine, ratios
 from escnn_attn.data._files import write_atomically
@@ -41,11 +43,12 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 @dataclass
 class Options:
     threads: int = 2
-    rounds: int = 9
+    rounds: int = 7
     group: str = "SO2"
     dtype: str = "float32"
     device: str = "cpu"
     compile: bool = False
+    switches: bool = False
     tokens: int | None = None
     batch: int = 4
     width: int = 448
@@ -73,8 +76,9 @@ def main() -> None:
     if options.growth:
         report["growth"] = growth(options.growth, options.threads, options.device)
     else:
-        report["ratios"] = ratios(settings, COMPILED if options.compile else PAIRS, options.rounds)
-        if not options.compile:
+        pairs = SWITCHES if options.switches else COMPILED if options.compile else PAIRS
+        report["ratios"] = ratios(settings, pairs, options.rounds)
+        if pairs is PAIRS:
             report["costs"] = costs(settings[0], options.threads)
     if options.output:
         write_atomically(options.output, lambda temporary: temporary.write_text(json.dumps(report, indent=1)))

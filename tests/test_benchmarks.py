@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks import tables
 from benchmarks.backends import backends
-from benchmarks.blocks import LARGE, PAIRS, SYSTEMS, Setting, plain, steerable
+from benchmarks.blocks import LARGE, PAIRS, SWITCHES, SYSTEMS, Setting, plain, steerable
 from benchmarks.compare_blocks import Options
 from benchmarks.epochs import ATTENTION, C8, IMAGES, Recipe, epochs
 from benchmarks.local import periodic_attention
@@ -22,6 +22,7 @@ from escnn_attn.tokens import Tokens, grid_of
 from tests.helpers import relative
 
 SMALL = Setting(width=56, num_heads=2, side=5, batch=1)
+SWITCHED = Setting(side=9, batch=1)
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -37,6 +38,13 @@ def test_systems_run_in_half_precision():
     out = run()
     out.sum().backward()
     assert {x.dtype for x in (out, *module.parameters())} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("name", [name for name in SWITCHES if "compiled" not in name])
+def test_switches_are_compared_to_the_default(name):
+    ours, default = SWITCHES[name]
+    assert default is steerable
+    assert flops(ours, SWITCHED) != flops(default, SWITCHED)
 
 
 def test_the_implementation_of_attention_is_found():
