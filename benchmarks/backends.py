@@ -19,7 +19,8 @@ def backends(step: Callable[[], object]) -> list[str]:
 
     Several are named where calls differ, and none where the step does not call torch's attention.
     """
-    with profile() as profiler:  # torch.profiler prints two lines at every start
+    profiler = profile()  # torch.profiler prints two lines at every start
+    with profiler:
         step()
     called = {event.key for event in profiler.key_averages()}
     return [name for operator, name in OPERATORS.items() if operator in called]

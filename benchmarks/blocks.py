@@ -184,7 +184,6 @@ COMPILED: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], Syste
 }
 #: a block with one choice that differs from the default, and the default
 SWITCHES: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], System]]] = {
-    "compiled / eager": (partial(steerable, compiled=True), steerable),
     "Disc(3.0) / all tokens": (partial(steerable, neighborhood=Disc(3.0)), steerable),
     "NoPosition / RotaryEmbedding": (blind, steerable),
     "rotary_fraction 0.25 / 0.5": (rotary(rotary_fraction=0.25), steerable),
@@ -198,9 +197,9 @@ SWITCHES: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], Syste
 #: pairs that are measured with many tokens too
 LARGE = frozenset(
     name
-    for pairs in (PAIRS, COMPILED)
+    for pairs in (PAIRS, COMPILED, SWITCHES)
     for name in pairs
-    if name.endswith(("block / torch's encoder layer", "torch's attention"))
+    if name.endswith(("block / torch's encoder layer", "torch's attention", "all tokens"))
 )
 #: pairs that are measured in one setting alone
 ONCE = frozenset({"block, expansion 4 / torch's encoder layer"})
