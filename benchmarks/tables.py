@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.blocks import LARGE, ONCE, PAIRS, SYSTEMS, Setting
+from benchmarks.blocks import COMPILED, LARGE, ONCE, SYSTEMS, Setting
 from benchmarks.measure import in_fresh_process
 from benchmarks.ratios import compare, flops
 from escnn_attn.analysis.plots import plot_growth
@@ -46,7 +46,7 @@ def ratios(settings: list[Setting], pairs: dict, rounds: int) -> list[dict[str, 
                 continue
             row = compare(ours, theirs, setting, max(3, rounds // 3) if many else rounds)
             line = ", ".join(f"{time} {row[time]:.2f} ± {row[f'{time}, spread']:.2f}" for time in TIMES)
-            if pairs is PAIRS:
+            if name not in COMPILED:
                 row["flops"] = flops(ours, setting) / flops(theirs, setting)
                 line += f"; FLOPs {row['flops']:.2f}"
             setting_name = f"{setting.side**2} tokens, batch {setting.batch}, width {setting.width}"
