@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import escnn.nn
 import torch
@@ -14,7 +15,7 @@ from benchmarks.pairwise import pairwise_attention
 from escnn_attn.fields import fourier_type, planar_gspace
 from escnn_attn.models import SteerableStack, SteerableTransformerBlock
 from escnn_attn.models.factories import steerable_block
-from escnn_attn.nn import NoPosition, SteerableSelfAttention
+from escnn_attn.nn import Disc, NoPosition, RotaryEmbedding, SteerableSelfAttention
 from escnn_attn.nn.feedforward import BilinearFeedForward
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.tokens import Tokens, grid_of
@@ -32,10 +33,12 @@ class Setting:
         max_frequency: band limit L.
         width: channels per token, a multiple of the size of a field.
         num_heads: number of heads.
-        expansion: width of the hidden layer of the feed-forward, relative to `width`.
+        expansion: width of the hidden layer of torch's layer and of the block of escnn's modules, relative to `width`; steerable blocks have
+            their own default.
         side: of the square grid of tokens.
         batch: number of samples.
         dtype: name of the floating-point type.
+        device: cpu or cuda.
     """
 
     group: str = "SO2"
@@ -46,6 +49,12 @@ class Setting:
     side: int = 14
     batch: int = 4
     dtype: str = "float32"
+    device: str = "cpu"
+
+    @property
+    def placement(self) -> tuple[str, torch.dtype]:
+        """Device and type of parameters and inputs."""
+        return self.device, getattr(torch, self.dtype)
 
     @property
     def field_type(self) -> FieldType:
@@ -56,7 +65,7 @@ class Setting:
         return fourier_type(gspace, self.width // size, self.max_frequency)
 
     def image(self) -> Tensor:
-        return torch.randn(self.batch, self.width, self.side, self.side, dtype=getattr(torch, self.dtype), requires_grad=True)
+        return torch.randn(self.batch, self.width, self.side, self.side).to(*self.placement).requires_grad_()
 
     def tokens(self) -> Tensor:
         """Input of a plain transformer, (b, t, width)."""
@@ -87,7 +96,8 @@ class EscnnBlock(nn.Module):
 
     def forward(self, x: GeometricTensor) -> GeometricTensor:
         qkv = self.project_in(self.norms[0](x)).tensor
-        q, k, v = qkv.unflatten(1, (3, self.num_heads, -1)).flatten(4).mT.unbind(1)
+        heads = qkv.unflatten(1, (3, self.num_heads, -1)).flatten(4)
+        q, k, v = heads.mT.contiguous().unbind(1)  # the fused kernel of a CPU takes channels that are adjacent alone
         mixed = F.scaled_dot_product_attention(q, k, v).mT.flatten(1, 2).unflatten(2, x.shape[2:])
         x = x + self.project_out(GeometricTensor(mixed.contiguous(), self.t))
         return x + self.narrow(self.pointwise(self.widen(self.norms[1](x))))
@@ -98,20 +108,24 @@ def steerable(
 ) -> System:
     """Makes our block (or its `"attention"` alone) on tokens, and its forward pass, with options of `steerable_block`."""
     setting = setting if group is None else replace(setting, group=group)
-    feedforward = partial(BilinearFeedForward, expansion=setting.expansion)
-    block = steerable_block(setting.field_type, num_heads=setting.num_heads, **{"feedforward": feedforward, **options})  # pyright: ignore
+    block = steerable_block(setting.field_type, **{"num_heads": setting.num_heads, **options})  # pyright: ignore
     return _on_tokens(SteerableStack([block if part == "block" else block.attention]), setting, compiled)  # pyright: ignore
+
+
+def rotary(**options: Any) -> Callable[[Setting], System]:
+    """Makes our block with options of its rotary embedding."""
+    return partial(steerable, position=partial(RotaryEmbedding, **options))
 
 
 def pairwise(setting: Setting) -> System:
     """Makes our block with attention by pairwise kernels."""
     t = setting.field_type
     attention = PairwiseAttention(t, num_heads=setting.num_heads)
-    return _on_tokens(SteerableTransformerBlock(attention, BilinearFeedForward(t, setting.expansion)), setting)
+    return _on_tokens(SteerableTransformerBlock(attention, BilinearFeedForward(t)), setting)
 
 
 def _on_tokens(module: TokenModule, setting: Setting, compiled: bool = False) -> System:
-    module = module.to(getattr(torch, setting.dtype))
+    module = module.to(*setting.placement)
     if compiled:
         module.compile(fullgraph=True)
     image = setting.image()
@@ -127,10 +141,9 @@ def _on_tokens(module: TokenModule, setting: Setting, compiled: bool = False) ->
 
 def plain(setting: Setting, compiled: bool = False) -> System:
     """Makes torch's pre-norm encoder layer."""
-    width, dtype = setting.width, getattr(torch, setting.dtype)
-    layer = nn.TransformerEncoderLayer(
-        width, setting.num_heads, setting.expansion * width, 0.0, "gelu", batch_first=True, norm_first=True, dtype=dtype
-    )
+    width, hidden = setting.width, setting.expansion * setting.width
+    layer = nn.TransformerEncoderLayer(width, setting.num_heads, hidden, 0.0, "gelu", batch_first=True, norm_first=True)
+    layer.to(*setting.placement)
     if compiled:
         layer.compile()
     x = setting.tokens()
@@ -139,22 +152,24 @@ def plain(setting: Setting, compiled: bool = False) -> System:
 
 def plain_attention(setting: Setting) -> System:
     """Makes torch's multi-head attention."""
-    layer = nn.MultiheadAttention(setting.width, setting.num_heads, batch_first=True, dtype=getattr(torch, setting.dtype))
+    layer = nn.MultiheadAttention(setting.width, setting.num_heads, batch_first=True).to(*setting.placement)
     x = setting.tokens()
     return layer, lambda: layer(x, x, x, need_weights=False)[0]
 
 
 def of_escnn(setting: Setting) -> System:
     """Makes the block of escnn's modules, without positions."""
-    block, x = EscnnBlock(setting).to(getattr(torch, setting.dtype)), setting.image()
+    block, x = EscnnBlock(setting).to(*setting.placement), setting.image()
     return block, lambda: block(GeometricTensor(x, block.t)).tensor
 
 
 blind = partial(steerable, position=NoPosition)
+wide = partial(steerable, feedforward=partial(BilinearFeedForward, expansion=4))
 attention = partial(steerable, part="attention")
 #: numerator and denominator of each ratio
 PAIRS: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], System]]] = {
     "block / torch's encoder layer": (steerable, plain),
+    "block, expansion 4 / torch's encoder layer": (wide, plain),
     "attention / torch's attention": (attention, plain_attention),
     "block without position / block of escnn's modules": (blind, of_escnn),
     "block of escnn's modules / torch's encoder layer": (of_escnn, plain),
@@ -167,6 +182,27 @@ COMPILED: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], Syste
     "compiled attention / torch's attention": (partial(attention, compiled=True), plain_attention),
     "compiled block without position / block of escnn's modules": (partial(blind, compiled=True), of_escnn),
 }
+#: a block with one choice that differs from the default, and the default
+SWITCHES: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], System]]] = {
+    "Disc(3.0) / all tokens": (partial(steerable, neighborhood=Disc(3.0)), steerable),
+    "NoPosition / RotaryEmbedding": (blind, steerable),
+    "rotary_fraction 0.25 / 0.5": (rotary(rotary_fraction=0.25), steerable),
+    "rotary_fraction 1 / 0.5": (rotary(rotary_fraction=1.0), steerable),
+    "wavelengths from 12 / from 6": (rotary(wavelengths=(12.0, 60.0)), steerable),
+    "tolerance 1e-2 / 1e-3": (rotary(tolerance=1e-2), steerable),
+    "head_groups 1 / 4": (rotary(head_groups=1), steerable),
+    "16 heads / 8": (partial(steerable, num_heads=16), steerable),
+    "4 heads / 8": (partial(steerable, num_heads=4), steerable),
+}
+#: pairs that are measured with many tokens too
+LARGE = frozenset(
+    name
+    for pairs in (PAIRS, COMPILED, SWITCHES)
+    for name in pairs
+    if name.endswith(("block / torch's encoder layer", "torch's attention", "all tokens"))
+)
+#: pairs that are measured in one setting alone
+ONCE = frozenset({"block, expansion 4 / torch's encoder layer"})
 #: systems for memory and construction
 SYSTEMS: dict[str, Callable[[Setting], System]] = {
     "block": steerable,

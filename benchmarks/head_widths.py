@@ -8,12 +8,16 @@ Options:
 """
 
 import statistics
-import time
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
+
+from benchmarks.measure import elapsed, require_device
 from escnn_attn.training import parse_options
 
 WIDTHS = (140, 144, 116, 120, 108, 112, 100, 104, 128, 67, 72)
@@ -31,19 +35,14 @@ def seconds(options: Options, width: int, dtype: torch.dtype, rounds: int = 20) 
     """Median over rounds."""
     shape = (options.batch, options.heads, options.tokens, width)
     q, k, v = (torch.randn(shape, device=options.device, dtype=dtype, requires_grad=True) for _ in range(3))
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        F.scaled_dot_product_attention(q, k, v).sum().backward()
-        if options.device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(
+        elapsed(lambda: F.scaled_dot_product_attention(q, k, v).sum().backward(), options.device) for _ in range(rounds)
+    )
 
 
 if __name__ == "__main__":
     options = parse_options(Options, __doc__)
-    print(torch.cuda.get_device_name() if options.device == "cuda" else "CPU", torch.__version__)
+    print(torch.cuda.get_device_name() if require_device(options.device) == "cuda" else "CPU", torch.__version__)
     for dtype in (torch.bfloat16, torch.float32):
         for width in WIDTHS:
             print(f"{str(dtype)[6:]:>10} {width:4d}  {1e3 * seconds(options, width, dtype):8.3f} ms", flush=True)

@@ -10,11 +10,39 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from escnn.nn import GeometricTensor
 
+DEVICES = ("cpu", "cuda")
 
-def peak_bytes() -> int:
-    """Returns the peak memory of this process."""
+
+def require_device(device: str) -> str:
+    """Returns the device if torch can use it; otherwise the command ends, and says what was expected."""
+    if device not in DEVICES:
+        raise SystemExit(f"expected device=cpu or device=cuda, got device={device}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit(f"expected device=cpu, as torch {torch.__version__} finds no GPU, got device=cuda")
+    return device
+
+
+def elapsed(step: Callable[[], object], device: str = "cpu") -> float:
+    """Measures the seconds of a step, until the device has finished it."""
+    _synchronize(device)
+    start = time.perf_counter()
+    step()
+    _synchronize(device)
+    return time.perf_counter() - start
+
+
+def _synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_bytes(device: str = "cpu") -> int:
+    """Returns the peak memory of this process, or of its tensors on the GPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would include the parent process
         return 1024 * int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1])
@@ -39,9 +67,7 @@ def measure(run: Callable[[GeometricTensor], GeometricTensor], x: GeometricTenso
     before = peak_bytes()
     seconds: list[float] = []
     while len(seconds) < 6 or sum(seconds) < 2:
-        start = time.perf_counter()
-        run(x).tensor.sum().backward()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(elapsed(lambda: run(x).tensor.sum().backward()))
     return {"seconds": statistics.median(seconds[1:]), "bytes": peak_bytes() - before}
 
 

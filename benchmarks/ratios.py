@@ -3,34 +3,39 @@
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.backends import backends
 from benchmarks.blocks import SYSTEMS, Run, Setting, System
-from benchmarks.measure import peak_bytes
+from benchmarks.measure import elapsed, peak_bytes
 from escnn_attn.training import keep_freed_memory
 
 
 def compare(
     ours: Callable[[Setting], System], theirs: Callable[[Setting], System], setting: Setting, rounds: int = 9
-) -> dict[str, float]:
-    """Computes the ratio of parameters of two systems, and medians of time ratios with half the distance of their quartiles.
+) -> dict[str, Any]:
+    """Compares two systems: parameters, times with half the distance of their quartiles, and what computes the attention of each.
 
     Args:
         ours: makes the system of the numerator.
         theirs: makes the system of the denominator.
         setting: of both systems.
         rounds: number of timings of each system, after two for warm-up.
+
+    Returns:
+        ratios of parameters and of times, medians, and under `"attention"` the names that `backends` finds.
     """
     keep_freed_memory()
     torch._dynamo.reset()  # code compiled for other systems
     torch.manual_seed(0)
     (first, run), (second, other) = ours(setting), theirs(setting)
-    row: dict[str, float] = {"parameters": _count(first) / _count(second)}
+    row: dict[str, Any] = {"parameters": _count(first) / _count(second)}
     for name, step, mode in (
         ("forward and backward", _train, True),
         ("forward", _forward, True),
@@ -40,14 +45,17 @@ def compare(
             module.train(mode)
         ratios = []
         for index in range(rounds + 2):
-            seconds, of_second = _seconds(partial(step, run)), _seconds(partial(step, other))
+            seconds, of_second = (elapsed(partial(step, system), setting.device) for system in (run, other))
             if index > 1:
                 ratios.append(seconds / of_second)
         low, row[name], high = statistics.quantiles(ratios, n=4)
         row[f"{name}, spread"] = (high - low) / 2
-    return row
+    first.train()
+    second.train()
+    return {**row, "attention": [backends(partial(_train, system)) for system in (run, other)]}
 
 
+@cache
 def flops(make: Callable[[Setting], System], setting: Setting) -> int:
     """Counts multiplications and additions of a forward and a backward pass in train mode, with unfused attention."""
     _, run = make(setting)
@@ -59,7 +67,7 @@ def flops(make: Callable[[Setting], System], setting: Setting) -> int:
 def cost(system: str, options: dict) -> dict[str, float]:
     """Measures seconds and additional peak bytes of a forward and a backward pass, and seconds of construction.
 
-    The peak is that of the process: measure one system per process (see `in_fresh_process`).
+    The peak is that of the process, or of the GPU: measure one system per process (see `in_fresh_process`).
 
     Args:
         system: key of `SYSTEMS`.
@@ -71,11 +79,11 @@ def cost(system: str, options: dict) -> dict[str, float]:
     _train(warm)
     start = time.perf_counter()
     _, run = SYSTEMS[system](setting)
-    setup, before = time.perf_counter() - start, peak_bytes()
+    setup, before = time.perf_counter() - start, peak_bytes(setting.device)
     seconds: list[float] = []
     while len(seconds) < 2 or (len(seconds) < 6 and sum(seconds) < 5):
-        seconds.append(_seconds(partial(_train, run)))
-    return {"seconds": statistics.median(seconds[1:]), "bytes": peak_bytes() - before, "setup": setup}
+        seconds.append(elapsed(partial(_train, run), setting.device))
+    return {"seconds": statistics.median(seconds[1:]), "bytes": peak_bytes(setting.device) - before, "setup": setup}
 
 
 def construction(depth: int, width: int) -> float:
@@ -93,12 +101,6 @@ def _train(run: Run) -> None:
 def _forward(run: Run) -> None:
     with torch.no_grad():
         run()
-
-
-def _seconds(step: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
 
 
 def _count(module: nn.Module) -> int:

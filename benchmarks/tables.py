@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.blocks import PAIRS, SYSTEMS, Setting
+from benchmarks.blocks import COMPILED, LARGE, ONCE, SYSTEMS, Setting
 from benchmarks.measure import in_fresh_process
 from benchmarks.ratios import compare, flops
 from escnn_attn.analysis.plots import plot_growth
@@ -25,23 +25,33 @@ SIDES = {
 }
 
 
-def machine() -> dict[str, Any]:
+#: from so many tokens on, only the pairs of `LARGE` are measured, in a third of the rounds
+MANY_TOKENS = 2_000
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
     """Describes the machine."""
-    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
+    found = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
+    return found | {"gpu": torch.cuda.get_device_name()} if device == "cuda" else found
 
 
 def ratios(settings: list[Setting], pairs: dict, rounds: int) -> list[dict[str, Any]]:
-    """Compares pairs of systems in each setting, and prints a line for each."""
+    """Compares pairs of systems in each setting, and prints a line for each; of many tokens, only those of `LARGE`, in fewer rounds, and those of
+    `ONCE` in the first setting alone."""
     rows = []
     for name, (ours, theirs) in pairs.items():
         for setting in settings:
-            row = compare(ours, theirs, setting, rounds)
+            many = setting.side**2 >= MANY_TOKENS
+            if (many and name not in LARGE) or (name in ONCE and setting is not settings[0]):
+                continue
+            row = compare(ours, theirs, setting, max(3, rounds // 3) if many else rounds)
             line = ", ".join(f"{time} {row[time]:.2f} ± {row[f'{time}, spread']:.2f}" for time in TIMES)
-            if pairs is PAIRS:
+            if name not in COMPILED:
                 row["flops"] = flops(ours, setting) / flops(theirs, setting)
                 line += f"; FLOPs {row['flops']:.2f}"
             setting_name = f"{setting.side**2} tokens, batch {setting.batch}, width {setting.width}"
-            print(f"{name}, {setting_name}: {line}, parameters {row['parameters']:.2f}", flush=True)
+            attention = " / ".join(" and ".join(names) or "none" for names in row["attention"])
+            print(f"{name}, {setting_name}: {line}, parameters {row['parameters']:.2f}; attention by {attention}", flush=True)
             rows.append({"systems": name, **asdict(setting), **row})
     return rows
 
@@ -57,13 +67,13 @@ def costs(setting: Setting, threads: int) -> dict[str, Any]:
     return found
 
 
-def growth(picture: Path, threads: int) -> Growth:
+def growth(picture: Path, threads: int, device: str = "cpu") -> Growth:
     """Measures seconds and bytes of a forward and a backward pass at batch 1 and width 56, prints exponents and plots them."""
     found: Growth = {}
     for system, sides in SIDES.items():
         found[system] = {}
         for side in sides:
-            setting = Setting(width=56, num_heads=1, side=side, batch=1)
+            setting = Setting(width=56, num_heads=1, side=side, batch=1, device=device)
             row = in_fresh_process("benchmarks.ratios:cost", system, {**asdict(setting), "threads": threads})
             found[system][side**2] = row
             print(f"{system}, {side**2} tokens: {row['seconds']:.3f} s, {row['bytes'] / 2**20:.0f} MB", flush=True)

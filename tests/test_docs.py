@@ -27,3 +27,10 @@ def test_the_tutorial_runs_and_learns():
     # four epochs on upright digits
     assert names["upright"] > 0.85
     assert names["rotated"] > names["upright"] - 0.06
+
+
+def test_the_switches_of_the_page_on_performance_exist():
+    names = run_page("performance.md")
+    images = names["torch"].rand(1, 1, 29, 29)
+    assert names["without"](images).shape == (1, 10)
+    assert names["network"].blocks.layers[0].attention.position.sample_counts(6.0) == names["counts"]
