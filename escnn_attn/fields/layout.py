@@ -66,8 +66,9 @@ class IsotypicLayout(nn.Module):
         x = self._change(_select(x, self.gather), self.analysis)
         x = _select(x, self.order)
         dims, multiplicities = self.irreps.dims, self.irreps.multiplicities
-        parts = x.split([d * m for d, m in zip(dims, multiplicities, strict=True)], dim=1)
-        return tuple(rearrange(part, "b (d m) t -> d b t m", d=d).contiguous() for part, d in zip(parts, dims, strict=True))
+        # in memory by tokens, as linear maps take it: a token is a row
+        parts = x.mT.contiguous().split([d * m for d, m in zip(dims, multiplicities, strict=True)], dim=2)
+        return tuple(rearrange(part, "b t (d m) -> d b t m", d=d) for part, d in zip(parts, dims, strict=True))
 
     def merge(self, features: Features) -> Tensor:
         """Fields (b, field_type.size, t) of isotypic features."""

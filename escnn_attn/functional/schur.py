@@ -20,7 +20,7 @@ from escnn_attn.modes import plain_operations
 
 @dataclass(frozen=True)
 class IsotypicFeatures:
-    """Memory layout of irreps as one tensor (d, b, t, m) per irrep."""
+    """Memory layout of irreps as one tensor (d, b, t, m) per irrep, in memory as (b, t, d, m)."""
 
     irreps: Irreps
 
@@ -29,7 +29,8 @@ class IsotypicFeatures:
         return len(self.irreps.ids)
 
     def empty(self, like: Tensor, tokens: tuple[int, int]) -> Features:
-        return tuple(like.new_empty(d, *tokens, m) for d, m in zip(self.irreps.dims, self.irreps.multiplicities, strict=True))
+        shapes = zip(self.irreps.dims, self.irreps.multiplicities, strict=True)
+        return tuple(like.new_empty(*tokens, d, m).permute(2, 0, 1, 3) for d, m in shapes)
 
     def tokens(self, tensors: Features) -> tuple[int, int]:
         """Batch size and number of tokens."""
@@ -180,12 +181,19 @@ def _multiply(sources: list[Tensor], weight: Tensor, targets: list[Tensor]) -> N
 
 
 def complex_product(x: Tensor, weight: Tensor, out: Tensor) -> None:
-    """Writes the product of complex matrices (2, t, m) and (2, m, m'), real before imaginary, by three real products."""
-    (re, im), (a, b) = x, weight
-    torch.mm(re + im, a, out=out[0])
-    out[1] = out[0]
-    out[0].addmm_(im, a + b, alpha=-1)
-    out[1].addmm_(re, b - a)
+    """Writes the product of complex matrices (2, t, m) and (2, m, m'), real before imaginary, as one product of real ones."""
+    torch.mm(_side_by_side(x), _real(weight), out=_side_by_side(out))
+
+
+def _real(weight: Tensor) -> Tensor:
+    """The real matrix (2·m, 2·m') of a complex one (2, m, m'): what it does to real and imaginary parts side by side."""
+    a, b = weight
+    return torch.cat([torch.cat([a, b], dim=1), torch.cat([-b, a], dim=1)])
+
+
+def _side_by_side(x: Tensor) -> Tensor:
+    """Real and imaginary parts (2, t, m) as rows (t, 2·m), a view where features have their layout."""
+    return x.transpose(0, 1).flatten(1)
 
 
 def _adjoint(weight: Tensor) -> Tensor:
@@ -195,9 +203,11 @@ def _adjoint(weight: Tensor) -> Tensor:
 def _by_weight(sources: list[Tensor], targets: list[Tensor], kinds: int) -> Tensor:
     """The gradient of a weight (k, Σ m, Σ m') from blocks (d, t, m) of the input and (d, t, m') of the output's gradient."""
     if kinds == 2:
-        ((re, im),), ((g_re, g_im),) = sources, targets
-        common = re.mT @ (g_re + g_im)
-        return torch.stack([torch.addmm(common, (im - re).mT, g_im), torch.addmm(common, (re + im).mT, g_re, alpha=-1)])
+        (x,), (g,) = sources, targets
+        (of_re, to_im), (to_re, of_im) = (
+            half.chunk(2, dim=1) for half in (_side_by_side(x).mT @ _side_by_side(g)).chunk(2)
+        )  # products of real and imaginary parts with those of the gradient
+        return torch.stack([of_re + of_im, to_im - to_re])
     rows = []
     for x in sources:
         row = []
