@@ -38,7 +38,7 @@ group = {**attention, "in_type": TYPE, "wavelengths": ORDERED, "checkpointing": 
 embedding = {"head_type": TYPE, "num_heads": COUNT}
 rotary = {
     **embedding, "wavelengths": ORDERED, "max_distance": [v for v in POSITIVE if v is not None], "tolerance": POSITIVE,
-    "rotary_fraction": [*POSITIVE, 1.5], "head_groups": DEFAULT_COUNT,
+    "rotary_fraction": [*POSITIVE, 1.5], "head_groups": DEFAULT_COUNT, "reach": [v for v in POSITIVE if v is not None],
 }  # fmt: skip
 blocks = {"field_type": TYPE, "num_heads": COUNT, "neighborhood": NEIGHBORHOOD, "feedforward": FACTORY, "drop_path": SHARE}
 network = {

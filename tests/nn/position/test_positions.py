@@ -12,6 +12,7 @@ from escnn_attn import (
     PositionEmbedding,
     RadialBias,
     RotaryEmbedding,
+    SteerableCrossAttention,
     SteerableSelfAttention,
     fourier_type,
     planar_gspace,
@@ -95,6 +96,63 @@ def test_heads_differ_in_scale_where_that_saves_samples():
     widths = [key.shape[-1] for key, _ in heads["SO2"].at(points, points).encode_context(context)]
     assert widths == sorted(widths, reverse=True)
     assert widths[0] > widths[-1]
+
+
+def near_heads(name: str, reach: float | None = 0.5, **options) -> SteerableSelfAttention:
+    """Three heads, with waves of 2, about 4.5 and 10: they see as far as 1, 2.2, and all."""
+    waves = partial(RotaryEmbedding, wavelengths=(2.0, 10.0), reach=reach, head_groups=3, tolerance=1e-9)
+    return attention_on(name, position=waves, **options)
+
+
+@pytest.mark.parametrize("name", ["SO2", "O2", "C3", "D4"])
+@pytest.mark.parametrize("domain", ["grid", "points"])
+def test_heads_of_short_waves_see_what_is_near(name, domain):
+    module = near_heads(name)
+    assert worst(equivariance_error(module, domain=domain)) < 1e-8
+    x = cloud(module.in_type) if domain == "points" else module.in_type(torch.randn(1, module.in_type.size, 6, 5).double())
+    coords = x.coords if domain == "points" else Grid(6, 5, dtype=torch.float64).positions[0]
+    distances, weights = torch.cdist(coords, coords), module.attention_weights(x)[0]
+    for head, radius in enumerate((1.0, 5**0.5, torch.inf)):
+        assert torch.equal(weights[head] > 0, distances <= radius + 1e-9)
+    assert module(x).tensor.isfinite().all()
+
+
+def test_a_far_reach_is_none_and_a_neighborhood_takes_its_place():
+    x = cloud(attention_on("SO2").in_type, radius=6.0)
+    outputs = []
+    for reach, neighborhood in ((None, None), (100.0, None), (None, Disc(2.0)), (0.5, Disc(2.0))):
+        torch.manual_seed(0)
+        outputs.append(near_heads("SO2", reach, neighborhood=neighborhood)(x).tensor)
+    assert relative(outputs[1], outputs[0]) < 1e-9
+    assert relative(outputs[3], outputs[2]) < 1e-12
+    assert relative(outputs[2], outputs[0]) > 1e-2
+
+
+def test_samples_of_near_heads_do_not_grow_with_the_grid():
+    widths = []
+    for side in (20, 60):
+        grid = Grid(side, side, dtype=torch.float64)
+        position = near_heads("SO2").position
+        query = torch.randn(1, side**2, position.coefficients, 1, 3, 4, dtype=torch.float64)
+        distances = [*position.radii[:-1], None]
+        widths.append([part.shape[-1] for part in position.at(grid, grid, distances).encode_queries(query)])
+    assert widths[0][:2] == widths[1][:2]
+    assert widths[0][2] < widths[1][2]
+
+
+def test_a_query_far_from_its_context_is_seen_by_far_heads_alone():
+    t = mixed_type("SO2")
+    position = partial(RotaryEmbedding, wavelengths=(2.0, 10.0), reach=0.5, head_groups=3)
+    module = SteerableCrossAttention(t, t, num_heads=3, head_channels=4, position=position).double()
+    x, context = cloud(t, points=4), cloud(t, points=5, seed=1)
+    away = t(x.tensor, x.coords + 20.0)
+    weights = module.attention_weights(away, context)[0]
+    assert weights[:2].abs().max() == 0
+    assert (weights[2].sum(-1) - 1).abs().max() < 1e-9
+    assert module(away, context).tensor.isfinite().all()
+    near = module(x, context).tensor
+    near.sum().backward()
+    assert all(p.grad.isfinite().all() for p in module.parameters())
 
 
 class LogDistance(PositionEmbedding):
