@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.blocks import SYSTEMS, Run, Setting, System
-from benchmarks.measure import peak_bytes
+from benchmarks.measure import middle_and_spread, peak_bytes
 from escnn_attn.training import keep_freed_memory
 
 
@@ -43,8 +43,7 @@ def compare(
             seconds, of_second = _seconds(partial(step, run)), _seconds(partial(step, other))
             if index > 1:
                 ratios.append(seconds / of_second)
-        low, row[name], high = statistics.quantiles(ratios, n=4)
-        row[f"{name}, spread"] = (high - low) / 2
+        row[name], row[f"{name}, spread"] = middle_and_spread(ratios)
     return row
 
 
