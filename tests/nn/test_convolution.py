@@ -83,7 +83,7 @@ def test_kernels_and_their_gradients_are_sums_with_all_weights(group, number, mo
 def test_few_products_are_by_zeros():
     """For the irreps 0, 1 and 2 each kernel is between two of them."""
     fields = fourier_type(planar_gspace("SO2"), 1, 2)
-    (block,) = SteerableConvolution(fields, fields, 5)._basisexpansion.children()
+    (block,) = vars(SteerableConvolution(fields, fields, 5)._basisexpansion)["_modules"].values()
     assert [rows for rows, _ in block.support] == [(0,), (1, 2), (3, 4)]
     assert sum(len(kernels) for _, kernels in block.support) == block.dimension()
 
