@@ -14,9 +14,7 @@ Options:
 import ctypes
 import json
 import math
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,7 +27,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
 
-from benchmarks.measure import in_fresh_process, peak_bytes
+from benchmarks.measure import in_fresh_process, peak_bytes, ratios, seconds_in_turn
 from benchmarks.tables import machine
 from escnn_attn import InvariantPooling, SteerableBackbone, field_type, fourier_type, planar_gspace
 from escnn_attn.data._files import write_atomically
@@ -126,22 +124,15 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     systems = {name: step_of(name, 224, options.batch) for name in SYSTEMS}
-    seconds: dict[str, list[float]] = {name: [] for name in SYSTEMS}
-    for index in range(options.rounds + 1):
-        for name, (_, step) in systems.items():
-            start = time.perf_counter()
-            step()
-            if index:
-                seconds[name].append(time.perf_counter() - start)
+    seconds = seconds_in_turn({name: step for name, (_, step) in systems.items()}, options.rounds)
     rows = {}
     print(f"{'224 × 224, batch ' + str(options.batch):24}{'million parameters':>20}{'time':>8}{'spread':>8}{'MiB':>8}")
     for name, (network, _) in systems.items():
-        ratios = [a / b for a, b in zip(seconds[name], seconds["plain transformer"], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
+        middle, spread = ratios(seconds[name], seconds["plain transformer"])
         mebibytes = in_fresh_process("benchmarks.backbones:memory", name, 224, options.batch, options.threads)
         millions = sum(p.numel() for p in network.parameters()) / 1e6
-        rows[name] = {"parameters": millions, "time": middle, "spread": (high - low) / 2, "MiB": mebibytes}
-        print(f"{name:24}{millions:20.2f}{middle:8.2f}{(high - low) / 2:8.2f}{mebibytes:8.0f}")
+        rows[name] = {"parameters": millions, "time": middle, "spread": spread, "MiB": mebibytes}
+        print(f"{name:24}{millions:20.2f}{middle:8.2f}{spread:8.2f}{mebibytes:8.0f}")
     sides = {
         side: in_fresh_process("benchmarks.backbones:memory", "SteerableBackbone", side, 1, options.threads)
         for side in (96, 224, 448)

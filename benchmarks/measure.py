@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,29 @@ def measure(run: Callable[[GeometricTensor], GeometricTensor], x: GeometricTenso
     while len(seconds) < 6 or sum(seconds) < 2:
         seconds.append(elapsed(lambda: run(x).tensor.sum().backward()))
     return {"seconds": statistics.median(seconds[1:]), "bytes": peak_bytes() - before}
+
+
+def seconds_in_turn(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Times steps one after the other, again and again, so that what else the machine does slows all of them; the first round is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for index in range(rounds + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if index:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def middle_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """The median, and half the distance of the quartiles."""
+    low, middle, high = statistics.quantiles(values, n=4)
+    return middle, (high - low) / 2
+
+
+def ratios(seconds: Sequence[float], of: Sequence[float]) -> tuple[float, float]:
+    """Median and spread of the ratios of times that were measured in turn."""
+    return middle_and_spread([a / b for a, b in zip(seconds, of, strict=True)])
 
 
 def in_fresh_process(function: str, *arguments: Any) -> Any:

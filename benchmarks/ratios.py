@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.backends import backends
 from benchmarks.blocks import SYSTEMS, Run, Setting, System
-from benchmarks.measure import elapsed, peak_bytes
+from benchmarks.measure import elapsed, middle_and_spread, peak_bytes
 from escnn_attn.training import keep_freed_memory
 
 
@@ -48,8 +48,7 @@ def compare(
             seconds, of_second = (elapsed(partial(step, system), setting.device) for system in (run, other))
             if index > 1:
                 ratios.append(seconds / of_second)
-        low, row[name], high = statistics.quantiles(ratios, n=4)
-        row[f"{name}, spread"] = (high - low) / 2
+        row[name], row[f"{name}, spread"] = middle_and_spread(ratios)
     first.train()
     second.train()
     return {**row, "attention": [backends(partial(_train, system)) for system in (run, other)]}

@@ -13,11 +13,12 @@ from benchmarks.backends import backends
 from benchmarks.blocks import LARGE, PAIRS, SWITCHES, SYSTEMS, Setting, plain, steerable
 from benchmarks.compare_blocks import Options
 from benchmarks.epochs import ATTENTION, C8, IMAGES, Recipe, epochs
+from benchmarks.images import changes, network_of
 from benchmarks.local import periodic_attention
-from benchmarks.measure import elapsed, in_fresh_process, require_device
+from benchmarks.measure import elapsed, in_fresh_process, middle_and_spread, ratios, require_device, seconds_in_turn
 from benchmarks.pairwise import pairwise_attention
 from benchmarks.ratios import compare, construction, cost, flops
-from escnn_attn import RotaryEmbedding, SteerableSelfAttention, fourier_type, planar_gspace
+from escnn_attn import RotaryEmbedding, SteerableSelfAttention, antialiased_stem, convolution_stem, fourier_type, planar_gspace
 from escnn_attn.tokens import Tokens, grid_of
 from tests.helpers import relative
 
@@ -196,3 +197,19 @@ def test_time_of_a_step(make, benchmark):
     """For pytest-benchmark to compare with earlier runs: `pytest -m slow --benchmark-autosave --benchmark-compare`."""
     _, run = make(Setting())
     benchmark(lambda: run().sum().backward())
+
+
+def test_steps_are_timed_in_turn_after_a_first_round():
+    order = []
+    seconds = seconds_in_turn({name: partial(order.append, name) for name in "ab"}, rounds=2)
+    assert order == ["a", "b"] * 3
+    assert [len(times) for times in seconds.values()] == [2, 2]
+    assert middle_and_spread([1.0, 2.0, 3.0, 4.0, 50.0]) == (3.0, 12.75)
+    assert ratios([2.0, 6.0, 4.0], [1.0, 2.0, 4.0]) == (2.0, 1.0)
+
+
+def test_changes_of_networks_and_stems_are_measured():
+    ours, of_digits = (network_of(stem, channels=8, depth=1) for stem in (antialiased_stem, convolution_stem))
+    found, reference = changes(ours, 96, 6.0), changes(of_digits, 29, 2.0)
+    for part in ("network", "stem"):
+        assert 0 < found[part] < 1 < reference[part]

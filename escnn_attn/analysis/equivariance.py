@@ -44,12 +44,19 @@ def smooth_image(degrees: float, size: int = 29, bumps: int = 12, seed: int = 0,
 
 
 @torch.no_grad()
-def error_by_angle(network: Callable[[Tensor], Tensor], angles: list[float]) -> list[float]:
-    """Measures the relative change of the output of a network in eval mode when `smooth_image` rotates, averaged over 8 images."""
+def error_by_angle(network: Callable[[Tensor], Tensor], angles: list[float], size: int = 29, width: float = 2.0) -> list[float]:
+    """Measures the relative change of the output of a network in eval mode when `smooth_image` rotates, averaged over 8 images.
+
+    Args:
+        network: of images (1, 1, size, size).
+        angles: in degrees.
+        size: side of the images in pixels.
+        width: standard deviation of the Gaussians of `smooth_image`, in pixels.
+    """
     errors = np.zeros(len(angles))
     for seed in range(8):
-        reference = network(smooth_image(0.0, seed=seed))
-        outputs = [network(smooth_image(angle, seed=seed)) for angle in angles]
+        reference = network(smooth_image(0.0, size, seed=seed, width=width))
+        outputs = [network(smooth_image(angle, size, seed=seed, width=width)) for angle in angles]
         errors += [relative_error(out, reference) / 8 for out in outputs]
     return errors.tolist()
 

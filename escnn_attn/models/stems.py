@@ -67,6 +67,78 @@ def convolution_stem(
     return SequentialModule(*layers)
 
 
+class _OffsetConvolution(SteerableConvolution):
+    """A `SteerableConvolution` whose biases start Gaussian, of variance 1, rather than zero.
+
+    Where an image is empty, features are then constant. With zero bias they are tiny, and norms make them as large as all others:
+    pixels, which know directions, would be seen magnified.
+
+    Args:
+        in_type, out_type, kernel_size, **options: those of `SteerableConvolution`.
+    """
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if self.bias is not None:
+            nn.init.normal_(self.bias)
+
+
+def antialiased_stem(
+    in_type: FieldType,
+    out_type: FieldType,
+    *,
+    kernel_sizes: Sequence[int] = (11, 5),
+    strides: Sequence[int] = (4, 2, 2),
+    hidden_channels: int = 8,
+    norm: Callable[[FieldType], EquivariantModule] = SteerableRMSNorm,
+    padding_mode: str = "zeros",
+) -> SequentialModule:
+    """Two steerable convolutions with Gaussian means between them, from a large image to the tokens of patches.
+
+    The first convolution, to few fields, has the largest stride. A norm and a GELU on samples of the group (an ELU, for finite groups)
+    follow, which make finer patterns than the tokens can hold; the means take these away (Zhang, 2019).
+
+    Args:
+        in_type: type of the image.
+        out_type: type of the tokens, copies of one representation.
+        kernel_sizes: of the two convolutions, odd.
+        strides: of the first convolution, of the means (also their standard deviation), and of the second convolution.
+        hidden_channels: fields between the convolutions.
+        norm: makes the norm of a type between them.
+        padding_mode: `"zeros"`, or `"circular"` for periodic images.
+
+    Raises:
+        TypeError: if a type is not on the plane, or a number no integer.
+        ValueError: if a number is not positive, a kernel size is not odd or less than its stride, or there are not two kernel sizes and
+            three strides.
+
+    Examples:
+        >>> from escnn_attn import antialiased_stem, field_type, fourier_type, planar_gspace
+        >>> so2 = planar_gspace("SO2")
+        >>> antialiased_stem(field_type(so2, scalars=3), fourier_type(so2, 4, 2)).evaluate_output_shape((1, 3, 224, 225))
+        (1, 20, 14, 15)
+    """
+    sizes = [require_integer("kernel_sizes", size) for size in require_items("kernel_sizes", kernel_sizes)]
+    steps = [require_integer("strides", stride) for stride in require_items("strides", strides)]
+    if (len(sizes), len(steps)) != (2, 3) or any(
+        size % 2 == 0 or size < step for size, step in zip(sizes, steps[::2], strict=True)
+    ):
+        raise ValueError(
+            "expected three strides and two odd kernel sizes, of at least the first and the last stride, "
+            f"got kernel_sizes={kernel_sizes} and strides={strides}"
+        )
+    _require_ends(in_type, out_type, norm)
+    channels = require_integer("hidden_channels", hidden_channels)
+    hidden = FieldType(out_type.gspace, [out_type.representations[0]] * channels)
+    return SequentialModule(
+        _OffsetConvolution(in_type, hidden, sizes[0], stride=steps[0], padding_mode=padding_mode),
+        norm(hidden),
+        pointwise_of(hidden),
+        AntialiasedPooling(hidden, steps[1], steps[1], padding_mode),
+        _OffsetConvolution(hidden, out_type, sizes[1], stride=steps[2], padding_mode=padding_mode),
+    )
+
+
 def patch_stem(
     in_type: FieldType, out_type: FieldType, *, patch_size: int = 4, kernel_size: int | None = None, padding_mode: str = "zeros"
 ) -> SequentialModule:

@@ -1,26 +1,21 @@
 """Steerable convolutions of escnn that keep the rotation center of images of every side."""
 
 import copy
-from collections import Counter, defaultdict
-from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 import escnn.nn
-import numpy as np
 import torch
 import torch.nn.functional as F
 from escnn.group import GroupElement
-from escnn.kernels import KernelBasis
 from escnn.nn import FieldType, GeometricTensor
-from escnn.nn.modules.basismanager import BlocksBasisExpansion
-from escnn.nn.modules.basismanager.basisexpansion_singleblock import normalize_basis
 from torch import Tensor, nn
 
 from escnn_attn.arguments import require_choice, require_integer
 from escnn_attn.compat import kept_filter, plain_indices
-from escnn_attn.fields import ExactBuffer, require_planar
+from escnn_attn.fields import require_planar
+from escnn_attn.nn._kernels import deviations, follow_stored, kernel_expansion, resampled
 from escnn_attn.testing import check_equivariance
-from escnn_attn.tokens import Lattice, lattice_positions, require_input
+from escnn_attn.tokens import require_input
 
 PADDING_MODES = ("zeros", "circular")
 
@@ -87,17 +82,17 @@ class SteerableConvolution(escnn.nn.R2Conv):
         for name in ("filter", "expanded_bias"):  # escnn's, of odd sides alone
             self._buffers.pop(name, None)
         # escnn shares kernel bases between all convolutions of the process: .double() on one network would break others
-        self._basisexpansion = copy.deepcopy(plain_indices(self._basisexpansion))
+        self._basisexpansion = kernel_expansion(copy.deepcopy(plain_indices(self._basisexpansion)), size)
         #: rows and columns of the kernel, by `kernel_number`
         self.shapes = [(size + high, size + wide) for high in (0, 1) for wide in (0, 1)]
-        self._resampled = nn.ModuleList(_resampled(self._basisexpansion, size, shape) for shape in self.shapes[1:])
+        self._resampled = nn.ModuleList(resampled(self._basisexpansion, size, shape) for shape in self.shapes[1:])
         self.register_load_state_dict_post_hook(SteerableConvolution._follow_stored_kernels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Gaussian weights that keep the variance of the input, as escnn's `generalized_he_init`, and zero bias."""
         with torch.no_grad():
-            self.weights.copy_(_deviations(self._basisexpansion).to(self.weights) * torch.randn_like(self.weights))
+            self.weights.copy_(deviations(self._basisexpansion).to(self.weights) * torch.randn_like(self.weights))
             if self.bias is not None:
                 self.bias.zero_()
 
@@ -106,12 +101,7 @@ class SteerableConvolution(escnn.nn.R2Conv):
 
         escnn finds kernels numerically, so that those of another machine may be others of the same space.
         """
-        for name, block in self._basisexpansion.named_children():
-            change = _change_of_kernels(block, self.kernel_size)
-            for expansion, shape in zip(self._resampled, self.shapes[1:], strict=True):
-                samples = _samples(*_key(block), self.kernel_size, shape)
-                changed = samples if change is None else np.einsum("ab,bcdp->acdp", change, samples)
-                expansion._modules[name] = _Samples(changed).to(self.weights)  # pyright: ignore
+        follow_stored(self._basisexpansion, self._resampled, self.kernel_size, self.shapes[1:], self.weights)
         vars(self).pop("_kept", None)
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
@@ -193,117 +183,3 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, paddin
         )
     high, wide = margins
     return F.conv2d(F.pad(x, (wide, wide, high, high), "circular"), kernel, bias, stride, groups=groups)
-
-
-def _deviations(expansion: BlocksBasisExpansion) -> Tensor:
-    """Standard deviations of the weights: those of escnn's loop over all weights, by a loop over those of two fields."""
-    pairs = {pair: _ends(_block(expansion, pair)) for pair in expansion._representations_pairs}
-    counts: dict[tuple, Counter] = defaultdict(Counter)  # kernels to each output irrep, by input irrep
-    for (inputs, outputs), ends in pairs.items():
-        for in_irrep, out_irrep in ends:
-            counts[outputs, out_irrep][in_irrep] += expansion._in_count[inputs]
-    deviations = []
-    for (inputs, outputs), ends in pairs.items():
-        of_ends = [(counts[outputs, out_irrep], in_irrep) for in_irrep, out_irrep in ends]
-        each = torch.tensor([(len(count) * count[irrep]) ** -0.5 for count, irrep in of_ends])
-        deviations.append(each.repeat(expansion._in_count[inputs] * expansion._out_count[outputs]))
-    return torch.cat(deviations)
-
-
-def _key(block: Any) -> tuple[Any, bytes]:
-    """The kernels of a block of escnn, and which of them it keeps."""
-    return block.basis, block._mask.numpy().tobytes()
-
-
-def _ends(block: Any) -> list[tuple]:
-    """Input irrep, and place of the output irrep, of each kernel of a block of escnn."""
-    return _ends_of(*_key(block))
-
-
-@lru_cache(maxsize=256)
-def _ends_of(basis: KernelBasis, mask: bytes) -> list[tuple]:
-    kept = zip(basis, np.frombuffer(mask, dtype=bool), strict=True)
-    return [(kernel["in_irrep"], kernel["out_irrep_idx"]) for kernel, keep in kept if keep]
-
-
-class _Samples(nn.Module):
-    """Kernels between copies of two representations, sampled on a grid: what escnn calls a block expansion.
-
-    Args:
-        samples: (kernels, c', c, points).
-    """
-
-    def __init__(self, samples: np.ndarray) -> None:
-        super().__init__()
-        self.samples = ExactBuffer(samples)
-
-    def dimension(self) -> int:
-        return self.samples.shape[0]
-
-    def forward(self, weights: Tensor) -> Tensor:
-        return torch.einsum("boi...,kb->koi...", self.samples.like(weights), weights)
-
-
-def _resampled(expansion: BlocksBasisExpansion, size: int, shape: tuple[int, int]) -> BlocksBasisExpansion:
-    """The same kernels, in the same norm, on a grid of another shape than `size` × `size`."""
-    other = copy.copy(expansion)
-    other.points = _points(*shape).numpy()
-    other.S = len(other.points)
-    # its buffers, of indices, are those of the other one, which stores them
-    other._non_persistent_buffers_set = set(other._buffers)
-    other._modules = {name: _Samples(_samples(*_key(block), size, shape)) for name, block in expansion.named_children()}
-    return other
-
-
-def _change_of_kernels(block: Any, size: int) -> np.ndarray | None:
-    """Coefficients (kernels, kernels) of the kernels that a block of escnn has in those that were found here; None for the same."""
-    stored = block.sampled_basis.detach().double().flatten(1)
-    if stored.is_meta:
-        return None
-    here = _normed(*_key(block), size)[0].double().flatten(1)
-    if torch.allclose(stored.cpu(), here, atol=1e-4):
-        return None
-    change = torch.linalg.lstsq(here.T, stored.cpu().T).solution.T
-    if not torch.allclose(change @ here, stored.cpu(), atol=1e-3):
-        raise ValueError(
-            "expected kernels between the same types, of the same size, in a state_dict, got samples of other functions"
-        )
-    return change.numpy()
-
-
-@lru_cache(maxsize=256)
-def _samples(basis: KernelBasis, mask: bytes, size: int, shape: tuple[int, int]) -> np.ndarray:
-    """Samples (kernels, c', c, points) of kernels that escnn has normed on a grid of `size` × `size`, on another grid."""
-    normed, scale = _normed(basis, mask, size)
-    samples = _raw(basis, mask, shape) * scale
-    # a kernel of the central pixel alone, which is between pixels here: on the nearest
-    center = normed[..., size**2 // 2, None]
-    alone = center.square().sum((1, 2, 3)) >= (1 - 1e-6) * normed.square().sum((1, 2, 3))
-    nearest = (1 - _points(*shape).abs()).clamp(min=0).prod(dim=1)
-    return torch.where(_of_kernels(alone), center * nearest, samples).numpy()
-
-
-def _normed(basis: KernelBasis, mask: bytes, size: int) -> tuple[Tensor, Tensor]:
-    """Samples (kernels, c', c, points) as escnn norms them on a grid of `size` × `size`, and by what factors (kernels, 1, 1, 1)."""
-    raw = _raw(basis, mask, (size, size))
-    kept = zip(basis, np.frombuffer(mask, dtype=bool), strict=True)
-    normed = normalize_basis(raw.clone(), torch.tensor([float(kernel["shape"][0]) for kernel, keep in kept if keep]))
-    return normed, _of_kernels((normed * raw).sum((1, 2, 3)) / raw.square().sum((1, 2, 3)))
-
-
-def _raw(basis: KernelBasis, mask: bytes, shape: tuple[int, int]) -> Tensor:
-    kept = torch.from_numpy(np.frombuffer(mask, dtype=bool).copy())
-    return basis.sample(_points(*shape)).permute(1, 2, 3, 0)[kept]
-
-
-def _block(expansion: BlocksBasisExpansion, pair: tuple[str, str]) -> Any:
-    """The kernels between two representations, by their names."""
-    return expansion.get_submodule(f"block_expansion_{expansion._escape_pair(pair)}")
-
-
-def _of_kernels(x: Tensor) -> Tensor:
-    return x[:, None, None, None]
-
-
-def _points(rows: int, columns: int) -> Tensor:
-    return torch.from_numpy(lattice_positions(Lattice(rows, columns))).float()

@@ -16,6 +16,7 @@ from escnn_attn import (
     fourier_type,
     planar_gspace,
 )
+from escnn_attn.nn import _kernels
 from escnn_attn.testing import equivariance_error
 from tests.helpers import relative, worst
 
@@ -61,7 +62,36 @@ def test_on_odd_sides_it_is_that_of_escnn():
     assert set(ours.state_dict()) == set(theirs.state_dict()) - {"filter", "expanded_bias"}
     theirs.load_state_dict(ours.state_dict(), strict=False)
     x = ours.in_type(torch.randn(2, 3, 13, 9))
-    assert torch.equal(ours(x).tensor, theirs(x).tensor)
+    assert relative(ours(x).tensor, theirs(x).tensor) < 1e-6
+
+
+@pytest.mark.parametrize("group", TYPES)
+@pytest.mark.parametrize("number", range(4))
+def test_kernels_and_their_gradients_are_sums_with_all_weights(group, number, monkeypatch):
+    """On grids of odd and even sides, as those of `escnn.nn.R2Conv`, which multiplies by the zeros of its kernels too."""
+    mixed = TYPES[group][0] + TYPES[group][1] + TYPES[group][0]  # fields of one kind apart from each other
+    convolution = SteerableConvolution(mixed, TYPES[group][1], 3)
+    kernel = convolution.kernel(number)[0]
+    grads = torch.randn_like(kernel)
+    (gradient,) = torch.autograd.grad(kernel, convolution.weights, grads)
+    monkeypatch.setattr(_kernels, "expand", lambda weights, samples, _: torch.einsum("oib,bdcp->odicp", weights, samples))
+    plain = convolution.kernel(number)[0]
+    assert relative(kernel, plain) < 1e-6
+    assert relative(gradient, torch.autograd.grad(plain, convolution.weights, grads)[0]) < 1e-6
+
+
+def test_few_products_are_by_zeros():
+    """For the irreps 0, 1 and 2 each kernel is between two of them."""
+    fields = fourier_type(planar_gspace("SO2"), 1, 2)
+    (block,) = vars(SteerableConvolution(fields, fields, 5)._basisexpansion)["_modules"].values()
+    assert [rows for rows, _ in block.support] == [(0,), (1, 2), (3, 4)]
+    assert sum(len(kernels) for _, kernels in block.support) == block.dimension()
+
+
+def test_gradients_of_kernels_have_gradients():
+    convolution = SteerableConvolution(*TYPES["D4"], 3).double()
+    weights = torch.randn_like(convolution.weights).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda weights: convolution._basisexpansion(weights).square(), weights)
 
 
 @pytest.mark.parametrize("group", TYPES)
