@@ -9,7 +9,7 @@ from escnn_attn.functional.edges import attend_edges, spatial_order
 from escnn_attn.functional.encoding import RotaryBlock, Rotation, Rotations, decode_functions, encode_functions
 from escnn_attn.functional.invariants import invariants, token_mean
 from escnn_attn.functional.norm import rms_norm
-from escnn_attn.functional.pointwise import pointwise, product_of_halves
+from escnn_attn.functional.pointwise import GELU, PRODUCT, Activation, pointwise
 from escnn_attn.functional.radial import radial_sum
 from escnn_attn.functional.rotary import phases, rotate_pairs
 from escnn_attn.functional.schur import GroupFunctions, IsotypicFeatures, LinearPlan, isotypic_linear

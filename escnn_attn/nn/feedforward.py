@@ -1,12 +1,11 @@
 """Equivariant feed-forward layers: bilinear, gated, and pointwise on group samples."""
 
-from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from escnn.nn import FieldType
-from torch import Tensor, nn
+from torch import nn
 
 from escnn_attn.arguments import require_positive
 from escnn_attn.fields import (
@@ -21,7 +20,7 @@ from escnn_attn.fields import (
     synthesis_matrix,
 )
 from escnn_attn.fields.functions import aliasing, nonlinearity_samples
-from escnn_attn.functional import invariants, pointwise, product_of_halves
+from escnn_attn.functional import GELU, PRODUCT, Activation, invariants, pointwise
 from escnn_attn.nn.linear import IsotypicLinear
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.tokens import Tokens
@@ -30,7 +29,7 @@ from escnn_attn.tokens import Tokens
 class FunctionFeedForward(TokenModule):
     r"""Base class: $W_2\,\bar A^+ \phi(\bar A\,W_1 x)$ with a map $\phi$ of functions on the group, computed on samples.
 
-    A subclass defines `activate`, which takes `factors` functions for each hidden channel to one.
+    A subclass names the map, which takes `factors` functions for each hidden channel to one.
 
     Args:
         in_type: field type of input and output.
@@ -39,6 +38,7 @@ class FunctionFeedForward(TokenModule):
     """
 
     factors: int
+    activation: Activation
 
     def __init__(self, in_type: FieldType, expansion: float, rotations: Callable[[int], int]) -> None:
         super().__init__(in_type, in_type)
@@ -53,17 +53,13 @@ class FunctionFeedForward(TokenModule):
         self.project_in = IsotypicLinear(self.in_layout.irreps, hidden.times(self.factors), functions_out=irreps)
         self.project_out = IsotypicLinear(hidden, self.in_layout.irreps, functions_in=irreps)
 
-    @abstractmethod
-    def activate(self, values: Tensor) -> Tensor:
-        """Values (…, n, factors·c) on n samples, to (…, n, c)."""
-
     def forward_tokens(self, tokens: Tokens) -> Tokens:
         (coefficients,) = self.project_in(tokens.features)
         # scaled so that values have the variance of coefficients, whatever the number of samples
         samples, size = self.matrix.shape
         scale = (samples / size) ** 0.5
         matrix = self.matrix.like(coefficients)
-        hidden = pointwise(coefficients, matrix * scale, matrix.mT / scale, self.activate)
+        hidden = pointwise(coefficients, matrix * scale, matrix.mT / scale, self.activation)
         return tokens.with_features(self.project_out((hidden,)))
 
     def extra_repr(self) -> str:
@@ -96,13 +92,10 @@ class BilinearFeedForward(FunctionFeedForward):
         (10, 7)
     """
 
-    factors = 2
+    factors, activation = 2, PRODUCT
 
     def __init__(self, in_type: FieldType, expansion: float = 2) -> None:
         super().__init__(in_type, expansion, rotations=lambda limit: 3 * limit + 1)
-
-    def activate(self, values: Tensor) -> Tensor:
-        return product_of_halves(values)
 
 
 class FourierFeedForward(FunctionFeedForward):
@@ -133,7 +126,7 @@ class FourierFeedForward(FunctionFeedForward):
         [16, 32]
     """
 
-    factors = 1
+    factors, activation = 1, GELU
 
     def __init__(
         self, in_type: FieldType, expansion: float = 2, num_samples: int | None = None, tolerance: float = 1e-3
@@ -149,9 +142,6 @@ class FourierFeedForward(FunctionFeedForward):
     @property
     def equivariance_tolerance(self) -> float:
         return self._aliasing
-
-    def activate(self, values: Tensor) -> Tensor:
-        return F.gelu(values)
 
 
 class GatedFeedForward(TokenModule):

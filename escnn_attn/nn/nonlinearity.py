@@ -7,7 +7,7 @@ from torch import Tensor
 from escnn_attn.fields import ExactBuffer, group_samples, require_samples, require_spectral, synthesis_matrix
 from escnn_attn.fields.functions import aliasing
 from escnn_attn.fields.types import frequency
-from escnn_attn.functional import pointwise
+from escnn_attn.functional import GELU, pointwise
 from escnn_attn.nn.modules import PlanarModule
 from escnn_attn.tokens import require_input
 
@@ -64,7 +64,7 @@ class FourierGELU(PlanarModule):
         matrix = self.matrix.like(x)
         functions = x.unflatten(1, (x.shape[1] // size, size))
         functions = functions.flatten(3) if x.dim() > 2 else functions[..., None]
-        return pointwise(functions, matrix * scale, matrix.mT / scale, F.gelu).reshape(x.shape)
+        return pointwise(functions, matrix * scale, matrix.mT / scale, GELU).reshape(x.shape)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, num_samples={self.matrix.shape[0]}"

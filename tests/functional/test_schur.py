@@ -70,17 +70,8 @@ def test_gradients_of_gradients():
     )
 
 
-def test_the_product_of_halves_has_a_second_derivative():
-    from escnn_attn.functional.pointwise import product_of_halves
-
-    x = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(product_of_halves, x)
-    assert torch.autograd.gradgradcheck(product_of_halves, x)
-
-
 def test_maps_on_samples_and_norms_have_second_derivatives():
-    from escnn_attn.functional import rms_norm
-    from escnn_attn.functional.pointwise import pointwise
+    from escnn_attn.functional import GELU, PRODUCT, pointwise, rms_norm
 
     def double(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
@@ -88,7 +79,8 @@ def test_maps_on_samples_and_norms_have_second_derivatives():
     synthesis = torch.randn(4, 3, dtype=torch.float64)
     inputs = (double(2, 5, 3, 2),)
     for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
-        assert check(lambda x: pointwise(x, synthesis, synthesis.mT, torch.tanh), inputs)
+        for activation in (GELU, PRODUCT):
+            assert check(lambda x, activation=activation: pointwise(x, synthesis, synthesis.mT, activation), inputs)
         norm = (double(1, 2, 3, 4), double(2, 2, 3, 5), double(4), double(5))
         assert check(lambda *x: rms_norm(x[:2], x[2:], 1e-6), norm)
 

@@ -121,7 +121,7 @@ class RotaryEmbedding(PositionEmbedding):
         counts: list[int | None] = [None] * len(self.wavenumbers)
         if self.functions.continuous:
             shared = len(distances) == 1
-            ends = zip(distances * groups, [None] * groups, strict=True) if shared else zip(distances, self.radii, strict=True)
+            ends = [(distances[0], None)] * groups if shared else [*zip(distances, self.radii, strict=True)]
             by_group = [self.sample_counts(self._reach(query, key, distance), radius) for distance, radius in ends]
             counts = [by_group[wave // size][wave] for wave in range(len(counts))]
         # constants of the domains, not buffers: .float() would round a buffer, and DDP fails on buffers made in forward
