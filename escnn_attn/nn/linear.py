@@ -2,7 +2,7 @@
 
 import torch
 from escnn.nn import FieldType
-from torch import nn
+from torch import Tensor, nn
 
 from escnn_attn.arguments import require_flag
 from escnn_attn.fields import Features, Irreps
@@ -51,8 +51,12 @@ class IsotypicLinear(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, tensors: Features) -> Features:
-        return isotypic_linear(self.plan, tensors, list(self.weights), self.bias)
+    def forward(self, tensors: Features, gains: Tensor | None = None) -> Features:
+        """The map; `gains` (c,) are factors of the input's channels, of functions on the group."""
+        weights = list(self.weights)
+        if gains is not None:  # of the weights, which are few, instead of the functions
+            weights = [weight * gains.repeat(weight.shape[1] // len(gains))[:, None] for weight in weights]
+        return isotypic_linear(self.plan, tensors, weights, self.bias)
 
 
 def _layout(irreps: Irreps, function: Irreps | None) -> IsotypicFeatures:

@@ -136,7 +136,7 @@ def test_nothing_in_nothing_out(name, shape):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_heads_in_half_precision_are_padded_to_multiples_of_eight(dtype, monkeypatch):
     """Where kernels ask for it; the result is the same."""
-    t = fourier_type(O2, 5, 3)
+    t = fourier_type(SO2, 5, 3)
     module, x = randomize(SteerableSelfAttention(t, num_heads=1)), t(torch.randn(1, t.size, 9, 9))
     widths, fused = set(), F.scaled_dot_product_attention
 

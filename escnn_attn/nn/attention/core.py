@@ -22,9 +22,9 @@ from escnn_attn.tokens import Domain, Surroundings, Tokens
 
 
 def steerable_attention(
-    q: Tensor, kv: Tensor, encoding: Encoding, patterns: Sequence[AttentionPattern], scale: float, gain: Tensor
+    q: Tensor, kv: Tensor, encoding: Encoding, patterns: Sequence[AttentionPattern], scale: float
 ) -> Tensor:
-    """Multi-head attention of functions on the group, to functions (b, t, r, h, c): equations (3) to (7) of docs/mathematics.md.
+    """Multi-head attention of functions on the group, to functions (b, t, r, h, c): equations (3) to (6) of docs/mathematics.md.
 
     Args:
         q: coefficients of the queries, (b, t, r, 1, h, c).
@@ -32,7 +32,6 @@ def steerable_attention(
         encoding: of the positions of queries and keys.
         patterns: the pairs of tokens that attend, for each group of heads.
         scale: factor of the logits.
-        gain: factors of the heads, (h,).
     """
     mixed = []
     queries, context = encoding.encode_queries(q), encoding.encode_context(kv)  # equation (3)
@@ -40,8 +39,7 @@ def steerable_attention(
         summed = pattern.attend(query, key, value, scale, partial(encoding.bias, heads=heads))  # equations (4) and (5)
         # without a key nearby a query may have some farther off, for other heads
         mixed.append(summed if pattern is patterns[-1] else pattern.of_reached(summed))
-    out = encoding.decode_groups(mixed).to(q.dtype)  # equation (6)
-    return out * gain[:, None].to(q.dtype)  # equation (7)
+    return encoding.decode_groups(mixed).to(q.dtype)  # equation (6)
 
 
 @dataclass(frozen=True)
@@ -120,10 +118,8 @@ class SteerableAttention(IsotypicModule):
         """Attention from tokens to a context: equations (2) to (7) of docs/mathematics.md."""
         q, kv = self.queries_and_context(tokens, context)  # equation (2)
         around, patterns, encoding = self.prepare(tokens.domain, context.domain)
-        functions = steerable_attention(
-            q, around.copies(kv, 1), encoding, patterns, self.heads.scale, self.gain
-        )  # equations (3) to (7)
-        features = self.project_out((functions.flatten(3),))  # equation (7)
+        functions = steerable_attention(q, around.copies(kv, 1), encoding, patterns, self.heads.scale)  # equations (3) to (6)
+        features = self.project_out((functions.flatten(3),), self.gain.repeat_interleave(self.heads.channels))  # equation (7)
         reached = patterns[-1].reached()
         if reached is not None:
             features = tuple(f.masked_fill(~reached[..., None], 0) for f in features)
