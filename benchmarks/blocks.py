@@ -186,8 +186,9 @@ COMPILED: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], Syste
 SWITCHES: dict[str, tuple[Callable[[Setting], System], Callable[[Setting], System]]] = {
     "Disc(3.0) / all tokens": (partial(steerable, neighborhood=Disc(3.0)), steerable),
     "NoPosition / RotaryEmbedding": (blind, steerable),
-    "rotary_fraction 0.25 / 0.5": (rotary(rotary_fraction=0.25), steerable),
-    "rotary_fraction 1 / 0.5": (rotary(rotary_fraction=1.0), steerable),
+    "reach 1 / all tokens": (rotary(reach=1.0), steerable),
+    "rotary_fraction 0.5 / 0.25": (rotary(rotary_fraction=0.5), steerable),
+    "rotary_fraction 1 / 0.25": (rotary(rotary_fraction=1.0), steerable),
     "wavelengths from 12 / from 6": (rotary(wavelengths=(12.0, 60.0)), steerable),
     "tolerance 1e-2 / 1e-3": (rotary(tolerance=1e-2), steerable),
     "head_groups 1 / 4": (rotary(head_groups=1), steerable),

@@ -15,7 +15,7 @@ SYSTEMS = sorted(path.name.removesuffix("_10000_0") for path in RECORDS.glob("*_
 #: keys that were renamed since the results were recorded
 RENAMED = {"heads": "num_heads", "fraction": "rotary_fraction", "scales": "head_groups"}
 #: the default when the results were recorded, explicit in the configurations
-POSITION = {"position": {"_target_": "escnn_attn.RotaryEmbedding", "_partial_": True, "head_groups": 1}}
+POSITION = {"_target_": "escnn_attn.RotaryEmbedding", "_partial_": True, "rotary_fraction": 0.5}
 
 #: the same of every network
 EXPLICIT = {"in_type": 1, "num_classes": 10}
@@ -40,8 +40,8 @@ def renamed(config):
 def test_systems_of_the_comparison_are_those_of_the_recorded_results(system):
     config = composed("experiment=comparison", f"system={system}")
     expected = EXPLICIT | renamed(json.loads((RECORDS / f"{system}_10000_0" / "results.json").read_text())["model"])
-    if system.startswith("steerable_so2"):
-        expected["block"] |= POSITION
+    if system.startswith("steerable"):
+        expected["block"] |= {"position": POSITION | ({"head_groups": 1} if "so2" in system else {})}
     assert config.name == system
     assert OmegaConf.to_container(config.model, resolve=True) == expected
     module = module_of(config)

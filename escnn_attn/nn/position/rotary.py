@@ -57,7 +57,7 @@ class RotaryEmbedding(PositionEmbedding):
     Examples:
         >>> from functools import partial
         >>> from escnn_attn import RotaryEmbedding, SteerableSelfAttention, fourier_type, planar_gspace
-        >>> exact = partial(RotaryEmbedding, wavelengths=(4.0, 32.0), tolerance=1e-6)
+        >>> exact = partial(RotaryEmbedding, wavelengths=(4.0, 32.0), tolerance=1e-6, rotary_fraction=0.5)
         >>> attention = SteerableSelfAttention(fourier_type(planar_gspace("SO2"), 16, 2), num_heads=2, position=exact)
         >>> attention.position.sample_counts(10.0)  # rotations for the shortest to the longest wavelength
         [36, 24, 20, 16]
