@@ -39,6 +39,11 @@ class Rotation(NamedTuple):
         """Dimensions of the encoded blocks of a head."""
         return [block.matrix.shape[1] for block in self.blocks]
 
+    @property
+    def width(self) -> int:
+        """Dimensions of an encoded head."""
+        return sum(self.widths)
+
 
 #: one for each head group
 Rotations = tuple[Rotation, ...]
@@ -84,15 +89,15 @@ class EncodeFunctions(torch.autograd.Function):
     def forward(ctx: Any, functions: Tensor, rotations: Rotations, turned: Sequence[bool]) -> tuple[Tensor, ...]:
         ctx.arguments = rotations, turned, functions.shape[2]
         b, t, _, sets, _, _ = functions.shape
-        rows, encoded = _rows(functions, rotations).flatten(3, 4), []
+        rows, encoded = _rows(functions, rotations), []
         for rotation in rotations:
-            for of_heads in rows[:, rotation.heads]:
-                out = rows.new_empty(len(of_heads), b, t, sum(rotation.widths))
-                for source, matrix, part in zip(of_heads.unbind(1), *_parts(rotation, out), strict=True):
-                    torch.bmm(source, matrix, out=part)
-                if turned[len(encoded) % sets]:
-                    _turn(out, rotation, out)
-                encoded.append(out.transpose(0, 1))
+            of_group = rows[rotation.heads]
+            out = rows.new_empty(len(of_group), sets, b, t, rotation.width)
+            _multiply(of_group, rotation, out)
+            by_set = out.unbind(1)
+            for part in [out] if all(turned) else [part for part, turn in zip(by_set, turned, strict=True) if turn]:
+                _turn(part, rotation, part)
+            encoded += [part.transpose(0, 1) for part in by_set]
         return tuple(encoded)
 
     @staticmethod
@@ -108,19 +113,18 @@ class DecodeFunctions(torch.autograd.Function):
     def forward(ctx: Any, rotations: Rotations, turned: Sequence[bool], coefficients: int, *encoded: Tensor) -> Tensor:
         ctx.arguments = rotations, turned
         sets, (b, _, t, _) = len(turned), encoded[0].shape
-        heads = sum(x.shape[1] for x in encoded[::sets])
-        blocks, size = len(rotations[0].blocks), len(rotations[0].blocks[0].matrix)
-        rows = encoded[0].new_empty(sets, heads, blocks, b * t, size)
-        for number, x in enumerate(encoded):
-            rotation, index = rotations[number // sets], number % sets
-            back = x.new_empty(x.shape[1], b, t, x.shape[3])
-            if turned[index]:
-                _turn(x.transpose(0, 1), rotation, back, back=True)
-            else:
-                back.copy_(x.transpose(0, 1))
-            for out, matrix, part in zip(rows[index, rotation.heads].unbind(1), *_parts(rotation, back), strict=True):
-                torch.bmm(part, matrix.mT, out=out)
-        return _functions(rows.unflatten(3, (b, t)), coefficients)
+        blocks = rotations[0].blocks
+        rows = encoded[0].new_empty(rotations[-1].heads.stop, sets, len(blocks), b, t, len(blocks[0].matrix))
+        for number, rotation in enumerate(rotations):
+            of_group = encoded[number * sets : (number + 1) * sets]
+            back = of_group[0].new_empty(of_group[0].shape[1], sets, b, t, rotation.width)
+            for x, part, turn in zip(of_group, back.unbind(1), turned, strict=True):
+                if turn:
+                    _turn(x.transpose(0, 1), rotation, part, back=True)
+                else:
+                    part.copy_(x.transpose(0, 1))
+            _multiply(rows[rotation.heads], rotation, back, transposed=True)
+        return _functions(rows, coefficients)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Gradients:
@@ -129,39 +133,47 @@ class DecodeFunctions(torch.autograd.Function):
 
 
 def _rows(functions: Tensor, rotations: Rotations) -> Tensor:
-    """Functions (b, t, r, k, h, c) as (k, h, block, b, t, r·2·p): side by side what a matrix of a block takes."""
+    """Functions (b, t, r, k, h, c) as (h, k, block, b, t, r·2·p): side by side what a matrix of a block takes."""
     (b, t, r, sets, heads, channels), blocks = functions.shape, len(rotations[0].blocks)
     parts = functions.reshape(b, t, r, sets, heads, 2, blocks, channels // (2 * blocks))
-    return parts.permute(3, 4, 6, 0, 1, 2, 5, 7).reshape(sets, heads, blocks, b, t, r * channels // blocks)
+    return parts.permute(4, 3, 6, 0, 1, 2, 5, 7).reshape(heads, sets, blocks, b, t, r * channels // blocks)
 
 
 def _functions(rows: Tensor, coefficients: int) -> Tensor:
     """The inverse of `_rows`."""
-    sets, heads, blocks, b, t, size = rows.shape
-    parts = rows.reshape(sets, heads, blocks, b, t, coefficients, 2, size // (2 * coefficients))
-    return parts.permute(3, 4, 5, 0, 1, 6, 2, 7).reshape(b, t, coefficients, sets, heads, blocks * size // coefficients)
+    heads, sets, blocks, b, t, size = rows.shape
+    parts = rows.reshape(heads, sets, blocks, b, t, coefficients, 2, size // (2 * coefficients))
+    return parts.permute(3, 4, 5, 1, 0, 6, 2, 7).reshape(b, t, coefficients, sets, heads, blocks * size // coefficients)
 
 
-def _parts(rotation: Rotation, encoded: Tensor) -> tuple[list[Tensor], Sequence[Tensor]]:
-    """For each block the matrix of each head, and the part (h, b·t, w) of encoded heads (h, b, t, width)."""
-    matrices = [block.matrix.to(encoded.dtype).expand(len(encoded), -1, -1) for block in rotation.blocks]
-    return matrices, encoded.flatten(1, 2).split(rotation.widths, dim=-1)
+def _multiply(rows: Tensor, rotation: Rotation, encoded: Tensor, transposed: bool = False) -> None:
+    """Writes the products of rows (h, k, block, b, t, r·2·p) and matrices to encoded heads (h, k, b, t, width), or back to the rows."""
+    rows, encoded = rows.flatten(3, 4).flatten(0, 1), encoded.flatten(2, 3).flatten(0, 1)
+    start = 0
+    for index, block in enumerate(rotation.blocks):
+        matrix = block.matrix.to(encoded.dtype).expand(len(encoded), -1, -1)
+        part = encoded.narrow(2, start, matrix.shape[2])
+        if transposed:
+            torch.bmm(part, matrix.mT, out=rows[:, index])
+        else:
+            torch.bmm(rows[:, index], matrix, out=part)
+        start += matrix.shape[2]
 
 
 def _turn(x: Tensor, rotation: Rotation, out: Tensor, back: bool = False) -> None:
-    """Writes encoded heads (h, b, t, width) times their phases, or the conjugate of these, to `out`, which may be x."""
-    for block, source, target in zip(
-        rotation.blocks, x.split(rotation.widths, -1), out.split(rotation.widths, -1), strict=True
-    ):
-        phase, count = torch.view_as_complex(block.phase), 2 * block.phase.shape[-2]
+    """Writes encoded heads (…, b, t, width) times their phases, or the conjugate of these, to `out`, which may be x."""
+    start = 0
+    for block in rotation.blocks:
+        phase, count, width = torch.view_as_complex(block.phase), 2 * block.phase.shape[-2], block.matrix.shape[1]
         phase = phase.conj() if back else phase
-        samples, to = source[..., :count], target[..., :count]
-        if samples.dtype == block.phase.dtype:
+        samples, to = x.narrow(-1, start, count), out.narrow(-1, start, count)
+        if x.dtype == block.phase.dtype:
             torch.mul(_complex(samples), phase, out=_complex(to))
         else:
             to.copy_(torch.view_as_real(_complex(samples.to(block.phase.dtype)) * phase).flatten(-2))
         if out is not x:
-            target[..., count:].copy_(source[..., count:])
+            out.narrow(-1, start + count, width - count).copy_(x.narrow(-1, start + count, width - count))
+        start += width
 
 
 def _complex(x: Tensor) -> Tensor:
@@ -173,9 +185,9 @@ def _complex(x: Tensor) -> Tensor:
 def _encoded(functions: Tensor, rotations: Rotations, turned: Sequence[bool]) -> tuple[Tensor, ...]:
     """`encode_functions` as one differentiable expression."""
     sizes, encoded = [rotation.heads.stop - rotation.heads.start for rotation in rotations], []
-    for rotation, rows in zip(rotations, _rows(functions, rotations).split(sizes, dim=1), strict=True):
-        for of_heads, turn in zip(rows.unbind(), turned, strict=True):
-            parts = zip(of_heads.unbind(1), rotation.blocks, strict=True)
+    for rotation, rows in zip(rotations, _rows(functions, rotations).split(sizes), strict=True):
+        for of_set, turn in zip(rows.unbind(1), turned, strict=True):
+            parts = zip(of_set.unbind(1), rotation.blocks, strict=True)
             values = [part @ block.matrix.to(part.dtype) for part, block in parts]
             if turn:
                 values = [_times(part, block.phase, 1) for part, block in zip(values, rotation.blocks, strict=True)]
@@ -195,7 +207,7 @@ def _decoded(encoded: Sequence[Tensor], rotations: Rotations, turned: Sequence[b
             rows = [part @ block.matrix.to(part.dtype).mT for part, block in zip(parts, rotation.blocks, strict=True)]
             groups.append(torch.stack(rows, dim=1))
         sets.append(torch.cat(groups))
-    return _functions(torch.stack(sets), coefficients)
+    return _functions(torch.stack(sets, dim=1), coefficients)
 
 
 def _times(values: Tensor, phase: Tensor, sign: int) -> Tensor:
