@@ -1,4 +1,4 @@
-"""Attention over the pairs of tokens that a neighborhood or a graph allows (for the discs of a grid see `_tiles`)."""
+"""Attention over the pairs of tokens that a neighborhood or a graph allows (for the discs of a grid see `_discs` and `_tiles`)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable

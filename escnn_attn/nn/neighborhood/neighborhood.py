@@ -12,8 +12,9 @@ from torch import Tensor
 from escnn_attn.arguments import require_integer, require_positive
 from escnn_attn.functional import distances, kth_smallest
 from escnn_attn.modes import constant_result, recorded
+from escnn_attn.nn.neighborhood._discs import WideDiscs
 from escnn_attn.nn.neighborhood._patterns import AllPairs, AttentionPattern, Graph, MaskedPairs
-from escnn_attn.nn.neighborhood._tiles import CutDiscs, WideDiscs, disc_pattern, margin_of
+from escnn_attn.nn.neighborhood._tiles import CutDiscs, disc_pattern, margin_of
 from escnn_attn.tokens import Domain, Grid, Lattice, diameter, known, lattice_positions, span
 
 #: rounding allowed for, relative to a distance: tokens at just the radius are inside however the plane is turned

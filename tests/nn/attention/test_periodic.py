@@ -28,7 +28,8 @@ from escnn_attn import (
     planar_gspace,
     steerable_block,
 )
-from escnn_attn.nn.neighborhood._tiles import Tiles, WideDiscs
+from escnn_attn.nn.neighborhood._discs import WideDiscs
+from escnn_attn.nn.neighborhood._tiles import Tiles
 from escnn_attn.testing import lattice_elements, transform
 from escnn_attn.tokens import Tokens, grid_of, surrounded
 from tests.helpers import POSITIONS, assert_every_parameter_has_gradient, attention_on, randomize, relative

@@ -22,8 +22,9 @@ from escnn_attn import (
 )
 from escnn_attn.functional import edges as edge_functions
 from escnn_attn.nn.neighborhood import _patterns
+from escnn_attn.nn.neighborhood._discs import WideDiscs
 from escnn_attn.nn.neighborhood._patterns import AllPairs
-from escnn_attn.nn.neighborhood._tiles import Tiles, WideDiscs
+from escnn_attn.nn.neighborhood._tiles import Tiles
 from escnn_attn.testing import random_elements, transform
 from escnn_attn.tokens import Clouds, Grid
 from tests.helpers import POSITIONS, assert_every_parameter_has_gradient, attention_on, cloud, pixels_of, relative
