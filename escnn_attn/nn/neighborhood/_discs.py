@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from escnn_attn.functional import attend, distances
-from escnn_attn.modes import plain_operations
+from escnn_attn.modes import keepable, plain_operations
 from escnn_attn.nn.neighborhood._patterns import AttentionPattern, BiasFn, repeat_keys
 from escnn_attn.tokens import Domain
 
@@ -46,7 +46,7 @@ class WideDiscs(Discs):
         self._mask: Tensor | None = None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
-        if self.keep is None and not plain_operations() and self.x_query.shape[1] * self.x_key.shape[1] <= KEPT:
+        if self.keep is None and keepable() and self.x_query.shape[1] * self.x_key.shape[1] <= KEPT:
             self._mask = self._near(self.x_query) if self._mask is None else self._mask
             logits = self.key_logits(bias, self.x_query)
             return attend(q, k, v, scale, repeat_keys(self._mask, copies), repeat_keys(logits, copies))

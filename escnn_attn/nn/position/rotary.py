@@ -50,8 +50,8 @@ class RotaryEmbedding(PositionEmbedding):
 
     Raises:
         TypeError: for arguments that are no numbers.
-        ValueError: for an odd number of channels, or wavelengths, distance, tolerance, rotary_fraction or head_groups out of
-            range; in use, if tokens are farther apart than `max_distance`, need too many samples (naming a remedy), or have
+        ValueError: for an odd number of channels, or wavelengths, distance, tolerance, rotary_fraction, head_groups or reach out
+            of range, or a reach of one head group; in use, if tokens are farther apart than `max_distance`, need too many samples (naming a remedy), or have
             positions that require a gradient.
 
     Examples:
@@ -93,6 +93,10 @@ class RotaryEmbedding(PositionEmbedding):
         self.max_frequency = max_frequency(head_type)
         num_heads = self.num_heads
         count = min(num_heads, head_groups or (4 if self.functions.continuous or self.reach else 1))
+        if self.reach is not None and count == 1:
+            raise ValueError(
+                f"reach: expected two head groups or more, as the last one sees all tokens, got {num_heads} heads in one"
+            )
         #: number of heads of each group
         self.heads_per_group = [num_heads // count + (i < num_heads % count) for i in range(count)]
         #: $|w|$ of all rotated pairs: of the first head group, then of the second, …, ever smaller

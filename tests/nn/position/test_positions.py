@@ -128,6 +128,11 @@ def test_a_far_reach_is_none_and_a_neighborhood_takes_its_place():
     assert relative(outputs[2], outputs[0]) > 1e-2
 
 
+def test_a_reach_of_one_group_of_heads_is_refused():
+    with pytest.raises(ValueError, match="reach: expected two head groups or more"):
+        attention_on("SO2", position=partial(RotaryEmbedding, head_groups=1, reach=1.0))
+
+
 def test_samples_of_near_heads_do_not_grow_with_the_grid():
     widths = []
     for side in (20, 60):
