@@ -83,7 +83,7 @@ def _first(size: int | tuple[int, int]) -> int:
 
 def stride_of(windows: Sequence[Window]) -> int:
     """Pixels from token to token: the product of the strides."""
-    return math.prod(window.stride for window in windows)
+    return math.prod([window.stride for window in windows])  # a list, as compilers take no generator
 
 
 def keeps_center(windows: Sequence[Window], side: int) -> bool:

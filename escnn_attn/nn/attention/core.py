@@ -142,10 +142,14 @@ class SteerableAttention(IsotypicModule):
         around = surroundings(self.neighborhood, query, context, everywhere=isinstance(self.position, NoPosition))
         key = around.domain
         patterns = attention_patterns(self.neighborhood, self.position.radii, query, key)
-        shared = all(pattern is patterns[0] for pattern in patterns)
-        distances = [pattern.distance for pattern in (patterns[:1] if shared else patterns)]
+
+        def at() -> tuple[PositionEmbedding, Encoding]:
+            shared = all(pattern is patterns[0] for pattern in patterns)
+            distances = [pattern.distance for pattern in (patterns[:1] if shared else patterns)]
+            return self.position, self.position.at(query, key, distances)
+
         # under a number, as compilers do not compare modules with other names; the module beside it lives as long, and the number is its own
-        made = query.cached(id(self.position), lambda: (self.position, self.position.at(query, key, distances)), key)
+        made = query.cached(id(self.position), at, key)
         return around, patterns, made[1]
 
     def extra_repr(self) -> str:

@@ -1,6 +1,7 @@
 """Attention to discs on a grid, tile by tile."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from escnn_attn.functional import attend, distances, squares
-from escnn_attn.modes import plain_operations
+from escnn_attn.modes import fixed, plain_operations
 from escnn_attn.nn.neighborhood._discs import BAND, Discs, WideDiscs
 from escnn_attn.nn.neighborhood._patterns import AttentionPattern, BiasFn, add_terms
 from escnn_attn.tokens import Domain, Grid, Lattice, positions_tensor
@@ -27,6 +28,25 @@ def margin_of(query: Lattice | None, key: Lattice | None) -> int | None:
         return None
     rows, columns = key.height - query.height, key.width - query.width
     return rows // 2 if rows == columns and rows >= 0 and rows % 2 == 0 else None
+
+
+@fixed
+@lru_cache(maxsize=256)
+def tile_side(height: int, width: int, halo: int) -> tuple[int, float]:
+    """Side of the square tiles that cost least on a grid, with a halo around each, and that cost.
+
+    In pairs of a query and a key, those of small tiles counted more, as each tile copies its window (about as measured on CPUs).
+    """
+
+    def cost(side: int) -> float:
+        queries = -(-height // side) * -(-width // side) * side**2
+        return queries * (side + 2 * halo) ** 2 * (1 + 60 / side**2)
+
+    longest = max(height, width)
+    # no smaller than the halo, so that a row of tiles has all that the next one needs
+    sides = [-(-longest // count) for count in range(1, max(1, longest // max(4, halo)) + 1)]
+    best = min(sides, key=cost)
+    return best, cost(best)
 
 
 class CutDiscs(AttentionPattern):
@@ -78,10 +98,7 @@ class Tiles(Discs):
         self.key_height, self.key_width = self.height + 2 * margin, self.width + 2 * margin
         longest = max(self.height, self.width)
         self.halo = min(int(radius / self.spacing), longest - 1)
-        # no smaller than the halo, so that a row of tiles has all that the next one needs
-        counts = range(1, max(1, longest // max(4, self.halo)) + 1)
-        self.side = min((-(-longest // count) for count in counts), key=self._cost)
-        self.cost = self._cost(self.side)
+        self.side, self.cost = tile_side(self.height, self.width, self.halo)
         self.window = self.side + 2 * self.halo
         self.rows, self.columns = -(-self.height // self.side), -(-self.width // self.side)
         self._disc: Tensor | None = None
@@ -100,11 +117,6 @@ class Tiles(Discs):
             mixed = attend(_stacked(query), _stacked(key, copies), _stacked(value, copies), scale, keep, added)
             out.append(self._untile(mixed, query.shape[0]))
         return torch.cat(out, dim=2)[:, :, : self.height, : self.width].flatten(2, 3)
-
-    def _cost(self, side: int) -> float:
-        """Pairs of tiles of a side, those of small tiles counted more, as each copies its window (about as measured on CPUs)."""
-        queries = -(-self.height // side) * -(-self.width // side) * side**2
-        return queries * (side + 2 * self.halo) ** 2 * (1 + 60 / side**2)
 
     @property
     def disc(self) -> Tensor:
