@@ -207,6 +207,7 @@ ONCE = frozenset({"block, expansion 4 / torch's encoder layer"})
 #: systems for memory and construction
 SYSTEMS: dict[str, Callable[[Setting], System]] = {
     "block": steerable,
+    "block, reach 1": rotary(reach=1.0),
     "torch's encoder layer": plain,
     "block without position": blind,
     "block of escnn's modules": of_escnn,

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from escnn_attn.functional import attend, distances
 from escnn_attn.modes import keepable, plain_operations
-from escnn_attn.nn.neighborhood._patterns import AttentionPattern, BiasFn, repeat_keys
+from escnn_attn.nn.neighborhood._patterns import AttentionPattern, BiasFn, add_terms, repeat_keys
 from escnn_attn.tokens import Domain
 
 #: largest number of elements of a temporary: copies of keys, or pairs of a mask, of one band of queries
@@ -47,14 +48,26 @@ class WideDiscs(Discs):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
         if self.keep is None and keepable() and self.x_query.shape[1] * self.x_key.shape[1] <= KEPT:
-            self._mask = self._near(self.x_query) if self._mask is None else self._mask
-            logits = self.key_logits(bias, self.x_query)
-            return attend(q, k, v, scale, repeat_keys(self._mask, copies), repeat_keys(logits, copies))
-        out, pairs = [], q.shape[0] * k.shape[2]
-        for part, x in zip(_bands(q, 2, pairs), _bands(self.x_query, 1, pairs), strict=True):
+            logits = add_terms(self._kept_mask(), self.key_logits(bias, self.x_query))
+            return attend(q, k, v, scale, None, repeat_keys(logits, copies))
+
+        def of_band(part: Tensor, x: Tensor) -> Tensor:
             keep, logits = (repeat_keys(term, copies) for term in (self._near(x), self.key_logits(bias, x)))
-            out.append(attend(part, k, v, scale, keep, logits))
+            return attend(part, k, v, scale, keep, logits)
+
+        pairs = q.shape[0] * k.shape[2]
+        bands = [*zip(_bands(q, 2, pairs), _bands(self.x_query, 1, pairs), strict=True)]
+        # computed again for the gradient, for which the masks of all bands would be kept, tokens² numbers
+        again = torch.is_grad_enabled() and len(bands) > 1
+        out = [checkpoint(of_band, *band, use_reentrant=False) if again else of_band(*band) for band in bands]
         return torch.cat(out, dim=2)
+
+    def _kept_mask(self) -> Tensor:
+        """The mask as logits, which all layers share: torch would keep one made of booleans for each call."""
+        if self._mask is None:
+            near = self._near(self.x_query)
+            self._mask = self.x_key.new_zeros(near.shape).masked_fill_(~near, -torch.inf)
+        return self._mask
 
     def reached(self) -> Tensor | None:
         if self.keep is None:
