@@ -12,7 +12,6 @@ Options:
 """
 
 import ctypes
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -27,10 +26,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
 
-from benchmarks.measure import in_fresh_process, peak_bytes, ratios, seconds_in_turn
-from benchmarks.tables import machine
+from benchmarks.measure import in_fresh_process, peak_bytes, ratios, seconds_in_turn, store
 from escnn_attn import InvariantPooling, SteerableBackbone, field_type, fourier_type, planar_gspace
-from escnn_attn.data._files import write_atomically
 from escnn_attn.training import keep_freed_memory, parse_options
 
 NUM_CLASSES = 10
@@ -41,7 +38,7 @@ class Options:
     threads: int = 2
     rounds: int = 5
     batch: int = 2
-    output: str | None = None
+    output: Path | None = None
 
 
 class PlainTransformer(nn.Module):
@@ -140,9 +137,7 @@ def main() -> None:
     powers = [math.log(sides[b] / sides[a]) / math.log((b / a) ** 2) for a, b in pairwise(sides)]
     print(f"SteerableBackbone, batch 1, MiB: {', '.join(f'{side}²: {m:.0f}' for side, m in sides.items())}")
     print(f"memory grows with the power of pixels {', '.join(f'{power:.2f}' for power in powers)}")
-    if options.output is not None:
-        result = {"machine": machine(), "224": rows, "memory": sides, "powers": powers}
-        write_atomically(Path(options.output), lambda path: path.write_text(json.dumps(result, indent=1)))
+    store(options.output, options, **{"224": rows, "memory": sides, "powers": powers})
 
 
 if __name__ == "__main__":

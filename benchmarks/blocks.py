@@ -207,7 +207,6 @@ ONCE = frozenset({"block, expansion 4 / torch's encoder layer"})
 #: systems for memory and construction
 SYSTEMS: dict[str, Callable[[Setting], System]] = {
     "block": steerable,
-    "block, reach 1": rotary(reach=1.0),
     "torch's encoder layer": plain,
     "block without position": blind,
     "block of escnn's modules": of_escnn,

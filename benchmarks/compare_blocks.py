@@ -20,10 +20,9 @@ Options:
     output: JSON file for the results and the machine.
 """
 
-import json
 import math
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -31,9 +30,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
 
 from benchmarks.blocks import COMPILED, PAIRS, SWITCHES, Setting
-from benchmarks.measure import require_device
-from benchmarks.tables import costs, growth, machine, ratios
-from escnn_attn.data._files import write_atomically
+from benchmarks.measure import require_device, store
+from benchmarks.tables import costs, growth, ratios
 from escnn_attn.training import parse_options
 
 SETTINGS = (Setting(), Setting(side=28, batch=1), Setting(side=56, batch=1), Setting(side=8, batch=16, width=224))
@@ -69,19 +67,15 @@ def main() -> None:
     options = parse_options(Options, __doc__)
     settings = options.settings()
     torch.set_num_threads(options.threads)
-    report: dict = {
-        "machine": machine(options.device),
-        "options": {name: str(value) for name, value in asdict(options).items()},
-    }
+    results: dict = {}
     if options.growth:
-        report["growth"] = growth(options.growth, options.threads, options.device)
+        results["growth"] = growth(options.growth, options.threads, options.device)
     else:
         pairs = SWITCHES if options.switches else COMPILED if options.compile else PAIRS
-        report["ratios"] = ratios(settings, pairs, options.rounds)
+        results["ratios"] = ratios(settings, pairs, options.rounds)
         if pairs is PAIRS:
-            report["costs"] = costs(settings[0], options.threads)
-    if options.output:
-        write_atomically(options.output, lambda temporary: temporary.write_text(json.dumps(report, indent=1)))
+            results["costs"] = costs(settings[0], options.threads)
+    store(options.output, options, **results)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
 
-from benchmarks.measure import elapsed, require_device
-from benchmarks.tables import machine
-from escnn_attn.data._files import write_atomically
+from benchmarks.measure import elapsed, require_device, store
 from escnn_attn.training import keep_freed_memory, parse_options
 
 IMAGES, BATCH, SIDE = 10_000, 64, 29
@@ -177,10 +175,7 @@ def main() -> None:
         ratio = f"{row['ratio']:.2f} ± {row['ratio, spread']:.2f}"
         print(f"{name:40}{row['parameters']:12,}{accuracy:>14}{seconds:>20}{ratio:>16}")
     print("validation: means of the seeds whose number is in brackets, from docs/results")
-    if options.output:
-        described = {name: str(value) for name, value in asdict(options).items()}
-        report = {"machine": machine(device), "options": described, "epochs": rows}
-        write_atomically(options.output, lambda temporary: temporary.write_text(json.dumps(report, indent=1)))
+    store(options.output, options, epochs=rows)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ Options:
     output: JSON file for the results and the machine.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,11 +23,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
 
 from benchmarks.backbones import NUM_CLASSES, PlainTransformer
-from benchmarks.measure import middle_and_spread, ratios, seconds_in_turn
-from benchmarks.tables import machine
+from benchmarks.measure import middle_and_spread, ratios, seconds_in_turn, store
 from escnn_attn import SteerableTransformer, antialiased_stem, convolution_stem, steerable_block
 from escnn_attn.analysis.equivariance import error_by_angle
-from escnn_attn.data._files import write_atomically
 from escnn_attn.functional import invariants, token_mean
 from escnn_attn.training import keep_freed_memory, parse_options
 
@@ -47,7 +44,7 @@ class Options:
     threads: int = 2
     rounds: int = 9
     batch: int = 4
-    output: str | None = None
+    output: Path | None = None
 
 
 def network_of(stem: Callable, channels: int = 56, depth: int = 6) -> SteerableTransformer:
@@ -108,9 +105,7 @@ def main() -> None:
         for width, found in errors[name].items():
             line = ", ".join(f"{part} {change:.2f} %" for part, change in found.items())
             print(f"change under 30°, {name}, {side} × {side}, Gaussians of {width} pixels: {line}")
-    if options.output is not None:
-        result = {"machine": machine(), "times": rows, "share": {"median": share, "spread": spread}, "changes": errors}
-        write_atomically(Path(options.output), lambda path: path.write_text(json.dumps(result, indent=1)))
+    store(options.output, options, times=rows, share={"median": share, "spread": spread}, changes=errors)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,22 @@
 """Time and peak memory of a layer, each measured in a separate process."""
 
 import json
+import os
+import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from escnn.nn import GeometricTensor
+
+from escnn_attn.data._files import write_atomically
 
 DEVICES = ("cpu", "cuda")
 
@@ -92,6 +97,20 @@ def middle_and_spread(values: Sequence[float]) -> tuple[float, float]:
 def ratios(seconds: Sequence[float], of: Sequence[float]) -> tuple[float, float]:
     """Median and spread of the ratios of times that were measured in turn."""
     return middle_and_spread([a / b for a, b in zip(seconds, of, strict=True)])
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Describes the machine."""
+    found = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
+    return found | {"gpu": torch.cuda.get_device_name()} if device == "cuda" else found
+
+
+def store(output: Path | None, options: Any, **results: Any) -> None:
+    """Writes results to a JSON file, if one is asked for, beside the machine and the options (a dataclass) that they are of."""
+    if output is not None:
+        described = {name: str(value) for name, value in asdict(options).items()}
+        report = {"machine": machine(described.get("device", "cpu")), "options": described, **results}
+        write_atomically(output, lambda temporary: temporary.write_text(json.dumps(report, indent=1)))
 
 
 def in_fresh_process(function: str, *arguments: Any) -> Any:

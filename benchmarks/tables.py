@@ -1,13 +1,10 @@
 """Tables of `benchmarks/compare_blocks.py`."""
 
-import os
-import platform
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.blocks import COMPILED, LARGE, ONCE, SYSTEMS, Setting
 from benchmarks.measure import in_fresh_process
@@ -27,12 +24,6 @@ SIDES = {
 
 #: from so many tokens on, only the pairs of `LARGE` are measured, in a third of the rounds
 MANY_TOKENS = 2_000
-
-
-def machine(device: str = "cpu") -> dict[str, Any]:
-    """Describes the machine."""
-    found = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
-    return found | {"gpu": torch.cuda.get_device_name()} if device == "cuda" else found
 
 
 def ratios(settings: list[Setting], pairs: dict, rounds: int) -> list[dict[str, Any]]:

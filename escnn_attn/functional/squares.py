@@ -18,7 +18,7 @@ def squares(x: Tensor, size: int, step: int) -> Tensor:
         size: side of the squares.
         step: from one square to the next.
     """
-    if plain_operations() or x.dtype == torch.bool or not x.requires_grad:
+    if plain_operations() or not x.requires_grad:
         return _squares(x, size, step).contiguous()
     return Squares.apply(x, size, step)
 

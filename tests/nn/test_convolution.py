@@ -4,8 +4,11 @@ import copy
 import pickle
 
 import escnn.nn
+import numpy as np
 import pytest
 import torch
+from escnn.group import change_basis
+from escnn.nn import FieldType
 
 from escnn_attn import (
     AntialiasedPooling,
@@ -65,12 +68,20 @@ def test_on_odd_sides_it_is_that_of_escnn():
     assert relative(ours(x).tensor, theirs(x).tensor) < 1e-6
 
 
-@pytest.mark.parametrize("group", TYPES)
+def tilted_type() -> FieldType:
+    """A field whose second component is of two irreps, which the first and the third have too."""
+    ((function, *_), gspace) = fourier_type(planar_gspace("SO2"), 1, 1).representations, planar_gspace("SO2")
+    tilt = np.array([[1, 0, 0], [0.5, 1, 0], [0, 0, 1]])
+    return FieldType(gspace, [change_basis(function, tilt, name="tilted")])
+
+
+@pytest.mark.parametrize("group", [*TYPES, "tilted"])
 @pytest.mark.parametrize("number", range(4))
 def test_kernels_and_their_gradients_are_sums_with_all_weights(group, number, monkeypatch):
     """On grids of odd and even sides, as those of `escnn.nn.R2Conv`, which multiplies by the zeros of its kernels too."""
-    mixed = TYPES[group][0] + TYPES[group][1] + TYPES[group][0]  # fields of one kind apart from each other
-    convolution = SteerableConvolution(mixed, TYPES[group][1], 3)
+    in_type, out_type = TYPES.get(group, [tilted_type()] * 2)
+    mixed = in_type + out_type + in_type  # fields of one kind apart from each other
+    convolution = SteerableConvolution(mixed, out_type, 3)
     kernel = convolution.kernel(number)[0]
     grads = torch.randn_like(kernel)
     (gradient,) = torch.autograd.grad(kernel, convolution.weights, grads)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from escnn_attn.tokens import Domain
 
 #: logits (b or 1, h or 1, t, s) of positions (b or 1, t, 2) and (b or 1, s, 2), or None: `Encoding.bias`
 BiasFn = Callable[[Tensor, Tensor], Tensor | None]
+Terms = TypeVar("Terms", bound=Tensor | None)
 
 
 class AttentionPattern(ABC):
@@ -191,6 +193,8 @@ def add_terms(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
 
 
-def repeat_keys(part: Tensor | None, copies: int) -> Tensor | None:
+def repeat_keys(part: Terms, copies: int) -> Terms:
     """Terms of logits (…, s or 1) for several keys at each token."""
-    return part if part is None or part.shape[-1] == 1 else part.repeat_interleave(copies, -1)
+    if part is None or copies == 1 or part.shape[-1] == 1:  # not even a copy of large masks
+        return part
+    return part.repeat_interleave(copies, -1)  # pyright: ignore[reportReturnType]

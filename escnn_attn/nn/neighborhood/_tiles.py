@@ -11,7 +11,7 @@ from torch import Tensor
 from escnn_attn.functional import attend, distances, squares
 from escnn_attn.modes import fixed, plain_operations
 from escnn_attn.nn.neighborhood._discs import BAND, Discs, WideDiscs
-from escnn_attn.nn.neighborhood._patterns import AttentionPattern, BiasFn, add_terms
+from escnn_attn.nn.neighborhood._patterns import AttentionPattern, BiasFn, add_terms, repeat_keys
 from escnn_attn.tokens import Domain, Grid, Lattice, positions_tensor
 
 
@@ -215,5 +215,5 @@ def _stacked(squares: Tensor, copies: int = 1) -> Tensor:
 
 def _per_tile(term: Tensor, query: Tensor, copies: int) -> Tensor:
     """Terms of logits (b or 1, tiles or 1, h or 1, t or 1, s) for each tile of the queries, (b·tiles, h or 1, t or 1, s·copies)."""
-    term = term if term.shape[-1] == 1 else term.repeat_interleave(copies, -1)
+    term = repeat_keys(term, copies)
     return term.expand(*query.shape[:2], *term.shape[2:]).flatten(0, 1)

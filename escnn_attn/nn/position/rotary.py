@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import TypeVar
 
 import torch
 from escnn.nn import FieldType
@@ -16,6 +17,8 @@ from escnn_attn.modes import recorded
 from escnn_attn.nn.position._rotation import PlanarFunctions, require_fixed, rotations, spread_wavenumbers
 from escnn_attn.nn.position.embedding import Distance, Encoding, PositionEmbedding
 from escnn_attn.tokens import Domain, diameter, known, span
+
+T = TypeVar("T")
 
 
 class RotaryEmbedding(PositionEmbedding):
@@ -43,7 +46,7 @@ class RotaryEmbedding(PositionEmbedding):
         rotary_fraction: fraction of channel pairs that is rotated, rounded up; the others cost their coefficients instead of
             samples. Few channels per head on clouds, where direction is all there is, learn more with all of them.
         head_groups: number of groups of heads, each with its own wavelengths, at most one per head; None for 4 on continuous
-            groups, where heads of long waves are narrower, or with a `reach`, and for 1 on finite groups, where nothing is saved.
+            groups, where heads of long waves are narrower, or with a `reach`, and for 1 elsewhere, where nothing is saved.
         reach: how many of its longest wavelength a head group sees, but for that of the longest waves, which sees all: a short wave
             tells directions nearby, and costs the more samples the farther it has to. None for all tokens. A neighborhood of the layer
             or a graph takes its place.
@@ -113,27 +116,28 @@ class RotaryEmbedding(PositionEmbedding):
 
     @property
     def radii(self) -> Sequence[float | None]:
-        count = len(self.heads_per_group)
+        groups = self._by_group(self.wavenumbers)
         if self.reach is None:
-            return [None] * count
-        longest = self.wavenumbers[len(self.wavenumbers) // count - 1 :: len(self.wavenumbers) // count]
-        return [*(self.reach * 2 * math.pi / wavenumber for wavenumber in longest[:-1]), None]
+            return [None] * len(groups)
+        return [*(self.reach * 2 * math.pi / waves[-1] for waves in groups[:-1]), None]
 
     def at(self, query: Domain, key: Domain, distances: Sequence[Distance] = (None,)) -> Encoding:
         require_fixed(self, query.positions, key.positions)
-        groups, size = len(self.heads_per_group), len(self.wavenumbers) // len(self.heads_per_group)
-        counts: list[int | None] = [None] * len(self.wavenumbers)
+        groups, counts = len(self.heads_per_group), [None] * len(self.wavenumbers)
+        ends = [(distances[0], None)] * groups if len(distances) == 1 else [*zip(distances, self.radii, strict=True)]
         if self.functions.continuous:
-            shared = len(distances) == 1
-            ends = [(distances[0], None)] * groups if shared else [*zip(distances, self.radii, strict=True)]
-            by_group = [self.sample_counts(self._reach(query, key, distance), radius) for distance, radius in ends]
-            counts = [by_group[wave // size][wave] for wave in range(len(counts))]
+            each = [self._by_group(self.sample_counts(self._reach(query, key, end), radius)) for end, radius in ends]
+            counts = [count for group, of_group in enumerate(each) for count in of_group[group]]
         # constants of the domains, not buffers: .float() would round a buffer, and DDP fails on buffers made in forward
-        waves = tuple(zip(range(len(counts)), self.wavenumbers, counts, strict=True))
-        by_head = tuple(waves[start : start + size] for start in range(0, len(waves), size))
-        name = (self.functions, self.channels // 2, by_head, tuple(self.heads_per_group))
+        waves = self._by_group(tuple(zip(range(len(counts)), self.wavenumbers, counts, strict=True)))
+        name = (self.functions, self.channels // 2, tuple(waves), tuple(self.heads_per_group))
         queries, keys = (domain.table(name, partial(rotations, *name, domain.positions)) for domain in (query, key))
         return RotaryEncoding(self, queries, keys)
+
+    def _by_group(self, of_waves: Sequence[T]) -> list[Sequence[T]]:
+        """What is known of each wave, for each head group."""
+        size = len(of_waves) // len(self.heads_per_group)
+        return [of_waves[start : start + size] for start in range(0, len(of_waves), size)]
 
     def _reach(self, query: Domain, key: Domain, distance: Distance) -> float:
         if distance is not None and not isinstance(distance, Tensor):

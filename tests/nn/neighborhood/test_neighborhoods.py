@@ -22,11 +22,8 @@ from escnn_attn import (
 )
 from escnn_attn.functional import edges as edge_functions
 from escnn_attn.nn.neighborhood import _patterns
-from escnn_attn.nn.neighborhood._discs import WideDiscs
-from escnn_attn.nn.neighborhood._patterns import AllPairs
-from escnn_attn.nn.neighborhood._tiles import Tiles
 from escnn_attn.testing import random_elements, transform
-from escnn_attn.tokens import Clouds, Grid
+from escnn_attn.tokens import Clouds
 from tests.helpers import POSITIONS, assert_every_parameter_has_gradient, attention_on, cloud, pixels_of, relative
 
 EXACT = partial(RotaryEmbedding, tolerance=1e-12)
@@ -77,24 +74,6 @@ def test_a_neighborhood_that_covers_everything_is_global_attention(near, domain)
         everywhere = module(x).tensor
         module.neighborhood = near
         assert relative(module(x).tensor, everywhere) < 1e-12
-
-
-@pytest.mark.parametrize("radius", [0.5, 1.0, 2.3, 3.0, 8.0])
-@pytest.mark.parametrize("shape", [(1, 1), (3, 17), (13, 13)])
-def test_discs_on_a_grid_are_those_of_its_cloud(radius, shape):
-    """Tiles and graph, two ways to the same result, its gradient, and its weights."""
-    module = attention_on("SO2", position=EXACT, neighborhood=Disc(radius))
-    grid, points = grid_and_cloud(module, *shape)
-    results = []
-    for x in (grid, points):
-        module.zero_grad()
-        out = module(x).tensor
-        out = out[0].flatten(1).T if x is grid else out
-        (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum().backward()
-        gradient = torch.cat([p.grad.flatten() for p in module.parameters()])
-        results.append((out.detach(), gradient, module.attention_weights(x).detach()))
-    for tiles, graph in zip(*results):
-        assert relative(tiles, graph) < 1e-9
 
 
 @pytest.mark.parametrize("near", NEAR)
@@ -163,13 +142,6 @@ def test_memory_of_local_attention_is_linear(domain):
     module = SteerableSelfAttention(fourier_type(planar_gspace("SO2"), 2, 1), num_heads=1, neighborhood=Disc(2.0))
     small, large = (saved(module.double(), grid_and_cloud(module, side, side)[domain == "points"]) for side in (24, 48))
     assert large < 4.2 * small
-
-
-def test_grids_are_tiled():
-    """Tiles for discs that are small beside the grid; a mask over all pixels, in bands, where they are not."""
-    grid = Grid(32, 32)
-    kinds = {radius: type(Disc(radius).pattern(grid, grid)) for radius in (1.0, 3.0, 12.0, 30.0, 99.0)}
-    assert kinds == {1.0: Tiles, 3.0: Tiles, 12.0: WideDiscs, 30.0: WideDiscs, 99.0: AllPairs}
 
 
 @pytest.mark.slow
