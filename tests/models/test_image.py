@@ -16,8 +16,8 @@ from tests.helpers import assert_every_parameter_has_gradient, cloud, mixed_type
 
 @pytest.mark.parametrize("group", ["SO2", "O2", "C8", "D4", "C3", "trivial"])
 def test_logits_are_invariant_in_float32(group):
-    """29 × 29, random weights: quarter turns and flips, as far as the group has them."""
-    errors = equivariance_error(small_model(group), dtype=torch.float32, size=29)
+    """29 × 29, random weights: quarter turns and flips, as far as the group has them; of two images alone a logit may cancel."""
+    errors = equivariance_error(small_model(group), dtype=torch.float32, size=29, batch=8)
     assert len(errors) == {"SO2": 4, "O2": 8, "C8": 4, "D4": 8, "C3": 1, "trivial": 1}[group]
     assert worst(errors) < 1e-5
 
