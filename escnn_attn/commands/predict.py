@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from omegaconf import MISSING
 
-from escnn_attn.data._files import write_atomically
 from escnn_attn.data.preparation import with_palette
+from escnn_attn.files import write_atomically
 from escnn_attn.training import ImageClassifier, ImagePredictor, find_images, load_module, parse_options
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from escnn_attn.arguments import require_integer
-from escnn_attn.data._files import write_atomically
 from escnn_attn.data._splits import image_files
 from escnn_attn.data.preparation import ImagePreparation, read_image, whole_files
+from escnn_attn.files import write_atomically
 from escnn_attn.training._images import require_fitting
 from escnn_attn.training.module import SupervisedModule
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from escnn_attn.data._files import read_json, write_atomically, write_json
+from escnn_attn.files import read_json, write_atomically, write_json
 from escnn_attn.models.config import Trust
 from escnn_attn.pretrained import checksum
 from escnn_attn.training.module import load_module
