@@ -5,6 +5,7 @@ from escnn_attn import pretrained, testing
 from escnn_attn._version import __version__
 from escnn_attn.fields import Irreps, IsotypicLayout, field_type, fourier_type, planar_gspace
 from escnn_attn.models import (
+    PretrainedNetwork,
     Stage,
     SteerableBackbone,
     SteerableDenseTransformer,
@@ -82,6 +83,7 @@ __all__ = [
     "PlanarModule",
     "PoolingModule",
     "PositionEmbedding",
+    "PretrainedNetwork",
     "QueryKeyRotaryEmbedding",
     "RadialBias",
     "RotaryEmbedding",
