@@ -55,7 +55,7 @@ from escnn_attn.nn import (
     TokenModule,
     Upsampling,
 )
-from escnn_attn.tokens import Clouds, Domain, Grid, Tokens
+from escnn_attn.tokens import Clouds, Domain, Grid, Tokens, geometric
 
 
 __all__ = [
@@ -111,6 +111,7 @@ __all__ = [
     "convolution_stem",
     "field_type",
     "fourier_type",
+    "geometric",
     "group_block",
     "lifting_stem",
     "patch_stem",
