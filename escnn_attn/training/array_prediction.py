@@ -142,7 +142,8 @@ class CloudPredictor(ArrayPredictor):
             count = min(self.batch_size, clouds.batch_size - start)
             chosen = (clouds.batch >= start) & (clouds.batch < start + count)
             parts = clouds.features[chosen], clouds.coords[chosen], clouds.batch[chosen] - start
-            some = self.module(PointBatch(*(part.to(self.module.device) for part in parts), count)).cpu()
+            features, coords, batch = (part.to(self.module.device) for part in parts)
+            some = self.module(PointBatch(features, coords, batch, count)).cpu()
             found = found if len(found) else some.new_zeros(len(chosen), some.shape[1])
             found[chosen] = some
         return found.reshape(*shape, -1)
