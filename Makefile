@@ -1,4 +1,4 @@
-# Each command is enough on a bare machine with git, make, gcc and Python 3.10 to 3.12: it sets up .venv first if needed.
+# Each command is enough on a bare machine with git, make and Python 3.10 or newer: it sets up .venv first if needed.
 PYTHON ?= python3
 BIN := .venv/bin
 

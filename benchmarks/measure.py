@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from escnn.nn import GeometricTensor
 
-from escnn_attn.data._files import write_atomically
+from escnn_attn.files import write_atomically
 
 DEVICES = ("cpu", "cuda")
 

@@ -5,6 +5,7 @@ from escnn_attn import pretrained, testing
 from escnn_attn._version import __version__
 from escnn_attn.fields import Irreps, IsotypicLayout, field_type, fourier_type, planar_gspace
 from escnn_attn.models import (
+    PretrainedNetwork,
     Stage,
     SteerableBackbone,
     SteerableDenseTransformer,
@@ -54,7 +55,7 @@ from escnn_attn.nn import (
     TokenModule,
     Upsampling,
 )
-from escnn_attn.tokens import Clouds, Domain, Grid, Tokens
+from escnn_attn.tokens import Clouds, Domain, Grid, Tokens, geometric
 
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "PlanarModule",
     "PoolingModule",
     "PositionEmbedding",
+    "PretrainedNetwork",
     "QueryKeyRotaryEmbedding",
     "RadialBias",
     "RotaryEmbedding",
@@ -109,6 +111,7 @@ __all__ = [
     "convolution_stem",
     "field_type",
     "fourier_type",
+    "geometric",
     "group_block",
     "lifting_stem",
     "patch_stem",

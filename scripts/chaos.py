@@ -27,7 +27,8 @@ from typing import Any
 
 import torch
 
-from escnn_attn.data._files import is_damaged, read_json
+from escnn_attn.data._files import is_damaged
+from escnn_attn.files import read_json
 from escnn_attn.training import parse_options
 from escnn_attn.training.main import train_command
 

@@ -17,9 +17,51 @@ def test_importing_the_library_imports_no_training_dependency():
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-def test_numpy_2_is_named_as_the_cause():
-    done = python("import numpy; numpy.__version__ = '2.1.0'; import escnn_attn")
-    assert 'pip install "numpy<2"' in done.stderr
+#: as if no package of that name were installed
+WITHOUT = "import sys; sys.modules['{name}'] = None\n"
+#: a lie_learn with the one function that escnn takes from it
+WITH_LIE_LEARN = """
+import sys, types
+name = "lie_learn.representations.SO3.wigner_d"
+sys.modules[name] = types.ModuleType(name)
+sys.modules[name].wigner_D_matrix = lambda *args, **options: "called"
+"""
+SPACE = """
+from escnn.group import so3_group
+group = so3_group(1)
+print(group.irrep(1)(group.identity))
+"""
+
+
+@pytest.mark.parametrize("first", ["", "import escnn\n", "try:\n    from escnn import nn\nexcept ImportError:\n    pass\n"])
+def test_the_plane_needs_no_lie_learn(first):
+    """Imported first without it, escnn leaves out its modules without a word; nothing stays in the place of lie_learn."""
+    code = "import escnn_attn; from escnn import nn; escnn_attn.planar_gspace('O2')\nprint([name for name in sys.modules if name.startswith('lie_learn.')])"
+    done = python(WITHOUT.format(name="lie_learn") + first + code)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_space_says_what_to_install():
+    done = python(WITHOUT.format(name="lie_learn") + "import escnn_attn" + SPACE)
+    assert "ImportError" in done.stderr
+    assert "escnn-attn[escnn]" in done.stderr
+
+
+def test_lie_learn_is_used_where_it_is_there():
+    done = python(WITH_LIE_LEARN + "import escnn_attn" + SPACE)
+    assert done.stdout.strip() == "called", done.stderr
+
+
+def test_a_missing_escnn_is_named_with_the_command():
+    done = python(WITHOUT.format(name="escnn") + "import escnn_attn")
+    assert done.stderr.strip().endswith("run: pip install --no-deps escnn==1.0.11")
+
+
+@pytest.mark.parametrize(("version", "fails"), [("1.0.9", True), ("1.0.12", False), ("1.1", False)])
+def test_versions_of_escnn(version, fails):
+    done = python(f"import escnn; escnn.__version__ = '{version}'; import escnn_attn")
+    assert (f"expected escnn 1.0.11 or newer, got {version}" in done.stderr) == fails
+    assert (done.returncode != 0) == fails
 
 
 def test_the_solver_that_breaks_kernel_bases_is_off():

@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
-
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -36,11 +34,6 @@ def test_the_switches_of_the_page_on_performance_exist():
     images = names["torch"].rand(1, 1, 29, 29)
     assert names["without"](images).shape == (1, 10)
     assert names["network"].blocks.layers[0].attention.position.sample_counts(6.0) == names["counts"]
-
-
-@pytest.mark.slow
-def test_the_page_on_export_runs():
-    assert tuple(run_page("export.md")["logits"].shape) == (3, 10)
 
 
 def test_the_page_on_weights_runs():

@@ -13,7 +13,7 @@ import escnn_attn
 ROOT = Path(escnn_attn.__file__).parent
 #: each imports from those before it alone
 FLOORS = (
-    "_version", "modes", "compat", "arguments", "fields", "functional", "tokens", "testing", "nn", "pretrained", "models", "data", "analysis", "training",
+    "_version", "modes", "compat", "arguments", "files", "fields", "functional", "tokens", "testing", "nn", "pretrained", "models", "data", "analysis", "training",
     "commands",
 )  # fmt: skip
 

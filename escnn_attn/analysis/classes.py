@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from escnn_attn.analysis.plots import save_figure
-from escnn_attn.data._files import write_atomically
 from escnn_attn.data.preparation import with_palette
+from escnn_attn.files import write_atomically
 
 
 def class_table(confusion: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from escnn_attn.analysis.plots import COLORS, save_figure
-from escnn_attn.data._files import write_atomically
 from escnn_attn.data.turbulence import energy_spectrum, vorticity_of
+from escnn_attn.files import write_atomically
 
 
 def plot_energy_spectra(

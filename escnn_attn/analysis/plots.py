@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from escnn_attn.data._files import write_atomically
+from escnn_attn.files import write_atomically
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 CHARGES = {1.0: ("tab:red", "positive"), -1.0: ("tab:blue", "negative")}

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from escnn_attn.data._files import read_json
+from escnn_attn.files import read_json
 
 
 class Runs(NamedTuple):

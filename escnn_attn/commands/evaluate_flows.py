@@ -22,7 +22,7 @@ from torch import Tensor
 from escnn_attn.analysis import animate_vorticity, flow_errors, plot_energy_spectra, plot_rollout_errors, rollout, turning_error
 from escnn_attn.analysis.flows import Prediction, prediction_of
 from escnn_attn.data import Flow
-from escnn_attn.data._files import write_json
+from escnn_attn.files import write_json
 from escnn_attn.models import build
 from escnn_attn.training import FieldRegression, load_module, parse_options
 

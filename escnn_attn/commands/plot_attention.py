@@ -26,7 +26,7 @@ from escnn_attn import SteerableTransformer
 from escnn_attn.analysis import attention_map
 from escnn_attn.analysis.plots import draw_attention, save_figure
 from escnn_attn.data import Digits, rotate_images, to_input
-from escnn_attn.data._files import write_atomically
+from escnn_attn.files import write_atomically
 from escnn_attn.training import load_module, parse_options
 
 

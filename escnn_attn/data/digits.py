@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from escnn_attn.data._files import cached_arrays, write_atomically
+from escnn_attn.data._files import cached_arrays
 from escnn_attn.data.base import DataModule
 from escnn_attn.data.mnist import load_mnist
+from escnn_attn.files import write_atomically
 
 Arrays = tuple[np.ndarray, np.ndarray]
 

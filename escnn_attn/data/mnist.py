@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from escnn_attn.data._files import cache_folder, write_atomically
+from escnn_attn.data._files import cache_folder
+from escnn_attn.files import write_atomically
 
 # sha256 of the uncompressed IDX files
 FILES = {

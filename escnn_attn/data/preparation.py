@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -188,13 +188,17 @@ def whole_files(paths: Iterable[Path], skip_broken: bool) -> list[Path]:
         ValueError: that names all others, unless they may be skipped.
     """
     paths = list(paths)
-    broken = unreadable(paths)
+    return left_out(paths, unreadable(paths), skip_broken, "images")
+
+
+def left_out(paths: list[Path], broken: Mapping[Path, str], skip_broken: bool, kind: str) -> list[Path]:
+    """The files but those that are broken, with the reasons; see `whole_files`."""
     named = "".join(f"\n  {path}: {reason}" for path, reason in broken.items())
     if broken and not skip_broken:
         raise ValueError(
-            f"expected images, got {len(broken)} of {len(paths)} files that cannot be read; repair or remove them, or leave them out "
+            f"expected {kind}, got {len(broken)} of {len(paths)} files that cannot be read; repair or remove them, or leave them out "
             f"with skip_broken=true:{named}"
         )
     if broken:
-        warnings.warn(f"left out {len(broken)} of {len(paths)} files, which cannot be read:{named}", stacklevel=2)
+        warnings.warn(f"left out {len(broken)} of {len(paths)} files, which cannot be read:{named}", stacklevel=3)
     return [path for path in paths if path not in broken]

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from escnn_attn.arguments import require_integer
-from escnn_attn.data._files import write_atomically
 from escnn_attn.data.preparation import with_palette
+from escnn_attn.files import write_atomically
 
 #: pixels that are drawn for each pixel and axis
 OVERSAMPLING = 4

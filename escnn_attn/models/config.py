@@ -1,9 +1,11 @@
 """Networks from plain data, such as the config.json of shipped weights."""
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import partial
 from pkgutil import resolve_name
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -11,6 +13,9 @@ from escnn.nn import EquivariantModule
 
 #: names (`"my_package.MyBlock"`) or objects (`MyBlock`) that configurations may call beside those of this library, escnn and torch
 Trust = Iterable[str | Callable[..., Any]]
+
+#: modules of which configurations may call what is public, and what of it
+PUBLIC = {"escnn_attn": object, "escnn.nn": EquivariantModule, "torch.nn": torch.nn.Module}
 
 
 def build(config: Any, trust: Trust = ()) -> Any:
@@ -66,14 +71,13 @@ def _targets(config: Any) -> Iterator[Any]:
 def _public(name: object) -> Callable[..., Any] | None:
     """The public class or function of that name; None for any other name."""
     module, _, attribute = str(name).rpartition(".")
-    kinds = {"escnn_attn": object, "escnn.nn": EquivariantModule, "torch.nn": torch.nn.Module}
-    if module not in kinds:
+    if module not in PUBLIC:
         return None
     home = importlib.import_module(module)
     if module == "escnn_attn" and attribute not in vars(home)["__all__"]:
         return None
     found = vars(home).get(attribute)
-    fits = module == "escnn_attn" or (isinstance(found, type) and issubclass(found, kinds[module]))
+    fits = module == "escnn_attn" or (isinstance(found, type) and issubclass(found, PUBLIC[module]))
     return found if callable(found) and fits else None
 
 
@@ -89,3 +93,51 @@ def _build(config: Any, known: Mapping[str, str | Callable[..., Any]]) -> Any:
     target = imported(known[name]) if name in known else _public(name)
     assert target is not None
     return partial(target, **arguments) if config.get("_partial_") else target(**arguments)
+
+
+def described(value: Any, name: str = "value") -> Any:
+    """Plain data that `build` makes the value of again: the inverse of `build`.
+
+    Args:
+        value: plain data, a class or function, a `functools.partial` of one with keywords, an object of a dataclass such as `Disc`, and
+            mappings and sequences of these.
+        name: of the value, for errors.
+
+    Raises:
+        TypeError: for anything else, such as a gspace or a lambda.
+
+    Examples:
+        >>> from functools import partial
+        >>> from escnn_attn import Disc, steerable_block
+        >>> described(partial(steerable_block, num_heads=2, neighborhood=Disc(3.0)))["neighborhood"]
+        {'_target_': 'escnn_attn.Disc', 'radius': 3.0}
+    """
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): described(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [described(item, f"{name}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, partial) and not value.args:
+        return {**described(value.func, name), **described(value.keywords, name)}
+    if is_dataclass(value) and not isinstance(value, type):
+        values = {
+            field.name: described(getattr(value, field.name), f"{name}.{field.name}") for field in fields(value) if field.init
+        }
+        return {"_target_": name_of(type(value), name), **values}
+    if isinstance(value, type | FunctionType):
+        return {"_target_": name_of(value, name), "_partial_": True}
+    raise TypeError(
+        f"expected {name} to be plain data, such as the name of a group, a class, or a functools.partial with keywords, got {value!r}"
+    )
+
+
+def name_of(value: Any, name: str = "the network") -> str:
+    """The name by which `build` finds a class or function: a public one, where it has one."""
+    for home in PUBLIC:
+        public = f"{home}.{value.__name__}"
+        if _public(public) is value:
+            return public
+    if "<" in value.__qualname__:
+        raise TypeError(f"expected {name} to be a class or function with a name in its module, got {value!r}")
+    return f"{value.__module__}.{value.__qualname__}"

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from escnn.gspaces import GSpace
@@ -16,14 +15,13 @@ from escnn_attn.fields import as_field_type, fourier_type, planar_gspace, requir
 from escnn_attn.fields.types import Fields
 from escnn_attn.models._export import PlainFields, PlainPooling
 from escnn_attn.models.block import SteerableStack
-from escnn_attn.models.config import Trust, build
 from escnn_attn.models.factories import steerable_block
+from escnn_attn.models.published import PretrainedNetwork
 from escnn_attn.models.pyramid import SteerablePyramid
 from escnn_attn.nn.linear import SteerableLinear
 from escnn_attn.nn.modules import TakesDomain, TokenModule
 from escnn_attn.nn.norm import SteerableRMSNorm
 from escnn_attn.nn.pooling import InvariantPooling
-from escnn_attn.pretrained import read_config, read_weights, resolve
 from escnn_attn.tokens import DomainOptions, Tokens, in_similar_sizes
 
 #: band limit of networks on continuous groups, where none is given
@@ -74,7 +72,7 @@ def gspace_of(group: str | GSpace) -> GSpace:
     return planar_gspace(group) if isinstance(group, str) else require_instance("group", group, GSpace)
 
 
-class SteerableNetwork(EquivariantModule, TakesDomain):
+class SteerableNetwork(PretrainedNetwork, EquivariantModule, TakesDomain):
     """Base class: a stem and transformer blocks on tokens.
 
     A subclass defines `embed`, and calls a method of a read-out.
@@ -100,28 +98,6 @@ class SteerableNetwork(EquivariantModule, TakesDomain):
     def encode(self, x: Tensor | GeometricTensor, **options: Unpack[DomainOptions]) -> Tokens:
         """The tokens after the last block and the final norm; the arguments are those of `forward`."""
         return self.blocks(self.embed(x, **options))
-
-    @classmethod
-    def from_pretrained(cls, name: str | Path, *, trust: Trust = ()) -> Self:
-        """A network with trained weights, in eval mode.
-
-        Args:
-            name: one of `escnn_attn.pretrained.available()`, or a folder with `config.json` and `model.safetensors`, as
-                `scripts/publish.py` writes them.
-            trust: names that the folder may import and call beside those that `models.build` trusts, such as
-                `["my_package.MyBlock"]`, or the objects themselves.
-
-        Raises:
-            ValueError: if there is no such network, its configuration has targets that are not trusted, or its files are damaged.
-            TypeError: if it is of another class.
-            FileNotFoundError: if the folder has no `model.safetensors`.
-        """
-        folder = resolve(name)
-        network = build(read_config(folder)["model"], trust)
-        if not isinstance(network, cls):
-            raise TypeError(f"expected a {cls.__name__} in {folder}, got a {type(network).__name__}")
-        network.load_state_dict(read_weights(folder))
-        return network.eval()
 
     @abstractmethod
     def plain_readout(self) -> nn.Module:

@@ -18,6 +18,7 @@ from escnn_attn.compat import change_of_mode, made_by_escnn, tend_filters
 from escnn_attn.fields import as_field_type, fourier_type, planar_gspace
 from escnn_attn.fields.types import Fields
 from escnn_attn.models.network import MAX_FREQUENCY
+from escnn_attn.models.published import PretrainedNetwork
 from escnn_attn.models.stems import pointwise_of
 from escnn_attn.testing import check_equivariance
 from escnn_attn.tokens import require_input
@@ -25,7 +26,7 @@ from escnn_attn.tokens import require_input
 NormFactory = Callable[[FieldType], EquivariantModule]
 
 
-class SteerableUNet(EquivariantModule):
+class SteerableUNet(PretrainedNetwork, EquivariantModule):
     r"""A U-Net of steerable convolutions (Ronneberger et al., 2015, for plain ones) from fields to fields of the same height and width.
 
     Each level has half the pixels along a side of the level before, and twice the channels. A level is a residual block on the

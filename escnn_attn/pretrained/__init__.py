@@ -1,20 +1,24 @@
 """Networks with trained weights: a folder for each, with `model.safetensors` and `config.json`.
 
-The shipped weights are in this package; `SteerableTransformer.from_pretrained` loads them, and any other folder of the same form.
-A folder from elsewhere decides what is built: only public names of this library, modules of `escnn.nn` and `torch.nn`, and what
+The shipped weights are in this package; `SteerableTransformer.from_pretrained` loads them, any other folder of the same form, and repositories
+of the Hugging Face Hub with such files. A folder from elsewhere decides what is built: only public names of this library, modules of `escnn.nn` and `torch.nn`, and what
 `trust=[…]` names. Its `config.json` holds the SHA-256 checksum of the weights, which guards against damage, not against their author.
 """
 
 import hashlib
 import json
 import warnings
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.torch import load, save_file
 from torch import Tensor
+
+from escnn_attn.files import write_atomically, write_json
+from escnn_attn.pretrained.hub import download, is_repository
 
 
 def available() -> list[str]:
@@ -22,8 +26,25 @@ def available() -> list[str]:
     return sorted(entry.name for entry in files(__name__).iterdir() if (Path(str(entry)) / "config.json").is_file())
 
 
-def resolve(name: str | Path) -> Path:
-    """The folder of a shipped network, or the folder named."""
+def resolve(
+    name: str | Path, revision: str | None = None, cache_dir: str | Path | None = None, token: str | bool | None = None
+) -> Path:
+    """The folder of a shipped network, the folder named, or that of a repository `"user/name"` of the Hugging Face Hub.
+
+    Args:
+        name: looked for in this order.
+        revision: branch, tag or commit of a repository.
+        cache_dir: where repositories are kept.
+        token: of a private repository.
+
+    Raises:
+        ImportError, OSError: if a repository cannot be fetched (see `from_pretrained`).
+        ValueError: if there is no such repository, or a revision for what is none.
+    """
+    if str(name) not in available() and is_repository(name):
+        return download(str(name), revision, cache_dir, token)
+    if revision is not None:
+        raise ValueError(f"revision is for repositories user/name of the Hugging Face Hub, got {revision!r} for {str(name)!r}")
     return Path(str(files(__name__))) / str(name) if str(name) in available() else Path(name)
 
 
@@ -36,7 +57,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(
-            f"expected one of {available()}, or a folder with config.json and model.safetensors, got {str(folder)!r}"
+            f"expected one of {available()}, a folder with config.json and model.safetensors, or a repository user/name of the "
+            f"Hugging Face Hub, got {str(folder)!r}"
         )
     try:
         config = json.loads(path.read_text())
@@ -74,6 +96,14 @@ def require_finite(weights: dict[str, Tensor], path: Path) -> None:
     for name, value in weights.items():
         if not value.isfinite().all():
             raise ValueError(f"expected finite weights in {path}, got NaN or infinity in {name}")
+
+
+def write_network(folder: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Writes a folder that `from_pretrained` loads; `config` holds the network as `"model"`, and what else is to be told."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    write_atomically(folder / "model.safetensors", lambda aside: save_file(whole, aside))
+    write_json(folder / "config.json", {**config, "sha256": checksum(folder / "model.safetensors")})
 
 
 def checksum(path: Path) -> str:

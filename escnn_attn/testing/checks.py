@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 
 from escnn_attn.arguments import require_flag, require_instance, require_integer, require_positive
 from escnn_attn.testing.actions import keeps_lattice, lattice_elements, transform
-from escnn_attn.testing.errors import field_error
+from escnn_attn.testing.errors import field_error, require_signal
 from escnn_attn.testing.modules import call, copy_of, input_types
 from escnn_attn.testing.motions import motion_errors
 from escnn_attn.testing.settings import CLOUDS, Setting, default_sizes, variants
@@ -221,6 +221,7 @@ def _measure(module: EquivariantModule, setting: Setting, elements: Iterable[Gro
     inputs, tested = setting.inputs(module), copy_of(module, setting.dtype, setting.training)
     options, eps = setting.options(module), torch.finfo(precision(module, setting.dtype)).eps
     reference = call(tested, inputs, **options)
+    require_signal(reference, inputs)
     moved = ((g, call(tested, [transform(x, g) for x in inputs], **options)) for g in elements)
     return [(g, field_error(out, transform(reference, g), eps)) for g, out in moved]
 

@@ -1,10 +1,15 @@
 """Relative errors of outputs."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from escnn_attn.testing.actions import Fields
+
+#: norm of an output, relative to the input, below which it is the rounding of a change of basis (float64 in any module)
+ROUNDING = 1e-14
 
 
 def relative_error(actual: Fields, expected: Fields) -> float:
@@ -19,6 +24,17 @@ def require_norm(x: Tensor) -> float:
     if norm == 0 or not np.isfinite(norm):
         raise AssertionError(f"the output has norm {norm}: a relative error says nothing")
     return norm
+
+
+def require_signal(out: Fields, inputs: Sequence[Fields]) -> None:
+    """An AssertionError for an output that is nothing but the rounding of zero, of which no part follows the input."""
+    large = max(float(_channels(x).double().norm()) for x in inputs)
+    found = float(_channels(out).double().norm())
+    if 0 < found < ROUNDING * large:
+        raise AssertionError(
+            f"the output is zero up to rounding, of norm {found:.0e} for an input of norm {large:.0e}: the module makes no fields of its "
+            "out_type from this input, such as vectors from scalars by distances alone"
+        )
 
 
 def field_error(actual: Fields, expected: Fields, eps: float | None = None) -> float:

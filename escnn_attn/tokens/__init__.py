@@ -14,6 +14,7 @@ from escnn_attn.tokens.domain import (
     positions_tensor,
     span,
 )
+from escnn_attn.tokens.graphs import geometric
 from escnn_attn.tokens.grid import Grid
 from escnn_attn.tokens.periodic import Surroundings, surrounded
 from escnn_attn.tokens.tokens import Tokens, domain_of, grid_of

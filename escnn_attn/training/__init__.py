@@ -1,6 +1,7 @@
 """Training with PyTorch Lightning and Hydra. Needs the extra `train`."""
 
 from escnn_attn.training._memory import keep_freed_memory
+from escnn_attn.training.array_prediction import ArrayPredictor, CloudPredictor, FieldPredictor, find_arrays
 from escnn_attn.training.augment import RandomDeformation
 from escnn_attn.training.callbacks import AveragedWeights, EarlyStop, RequireFiniteLoss, SeedSteps
 from escnn_attn.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, InterruptedCheckpoint
@@ -20,13 +21,16 @@ from escnn_attn.training.segmentation import ImageSegmentation
 
 __all__ = [
     "AbsoluteCloudRegression",
+    "ArrayPredictor",
     "AtomicCheckpointIO",
     "AveragedWeights",
     "BestCheckpoint",
     "ClassReport",
+    "CloudPredictor",
     "CloudRegression",
     "CompactProgressBar",
     "EarlyStop",
+    "FieldPredictor",
     "FieldRegression",
     "ImageClassifier",
     "ImagePredictor",
@@ -39,6 +43,7 @@ __all__ = [
     "SeedSteps",
     "SupervisedModule",
     "evaluate",
+    "find_arrays",
     "find_images",
     "keep_freed_memory",
     "load_module",

@@ -1,5 +1,6 @@
 """From a configuration to the objects of a run: checks of its values, the process, the trainer."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,11 +17,22 @@ from escnn_attn.training._memory import keep_freed_memory
 OmegaConf.register_new_resolver("count_classes", lambda folder: len(class_names(folder)), replace=True, use_cache=True)
 
 
+#: what Lightning's loggers need beside it, by the names of their classes: modules, any of which will do, and the package that has one
+LOGGERS = {
+    "CometLogger": (("comet_ml",), "comet-ml"),
+    "MLFlowLogger": (("mlflow",), "mlflow"),
+    "NeptuneLogger": (("neptune",), "neptune"),
+    "TensorBoardLogger": (("tensorboard", "tensorboardX"), "tensorboard"),
+    "WandbLogger": (("wandb",), "wandb"),
+}
+
+
 def require_valid(config: DictConfig) -> None:
     """Checks the values that no other object checks at the start of a run.
 
     Raises:
         ValueError, TypeError: that names the key, what it may be, and what it is.
+        ImportError: if a logger needs a package that is not installed.
     """
     unlimited = config.epochs in (None, -1) and config.trainer.max_steps != -1
     if not unlimited:
@@ -38,6 +50,15 @@ def require_valid(config: DictConfig) -> None:
             raise ValueError(
                 f"expected {key}.<name>=… or {key}=<group>, got trainer.{key}, which would drop those of the group"
             )
+    _require_packages(config)
+
+
+def _require_packages(config: DictConfig) -> None:
+    """Names the packages that loggers need before a run makes anything: Lightning would find out after data and network are made."""
+    for name, part in (config.get("logger") or {}).items():
+        modules, package = LOGGERS.get(str((part or {}).get("_target_")).rpartition(".")[2], ((), ""))
+        if modules and not any(find_spec(module) for module in modules):
+            raise ImportError(f"logger={name} needs {package}: pip install {package}")
 
 
 def prepare_process(config: DictConfig) -> None:

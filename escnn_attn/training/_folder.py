@@ -10,7 +10,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
-from escnn_attn.data._files import is_damaged, remove_leftovers, require_whole_checkpoint, write_json
+from escnn_attn.data._files import is_damaged, require_whole_checkpoint
+from escnn_attn.files import remove_leftovers, write_json
 
 #: seconds to wait for a folder: processes that load data may outlive a killed run by a few
 PATIENCE = 7.0

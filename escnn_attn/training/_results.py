@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from escnn_attn.data._files import read_json
+from escnn_attn.files import read_json
 
 #: keys of the trainer that determine the results
 TRAINER = (

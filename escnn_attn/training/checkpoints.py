@@ -9,7 +9,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
-from escnn_attn.data._files import write_atomically
+from escnn_attn.files import write_atomically
 from escnn_attn.training.module import metric_of
 
 

@@ -72,9 +72,10 @@ class ImageClassifier(ImageModule):
 
     @classmethod
     def from_pretrained(cls, name: str | Path, test_sets: Sequence[str], *, trust: Trust = ()) -> "ImageClassifier":
-        """Loads the classifier with trained weights of a name or folder, in eval mode; see `SteerableTransformer.from_pretrained`."""
-        model = read_config(resolve(name))["model"]
-        network = SteerableTransformer.from_pretrained(name, trust=trust)
+        """Loads the classifier with trained weights of a name, folder or repository, in eval mode; see `SteerableTransformer.from_pretrained`."""
+        folder = resolve(name)
+        model = read_config(folder)["model"]
+        network = SteerableTransformer.from_pretrained(folder, trust=trust)
         module = cls(network, num_classes=model.get("num_classes", 10), test_sets=test_sets)
         module.hparams["model"] = model
         return module.eval()

@@ -8,7 +8,7 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
-from escnn_attn.data._files import write_atomically
+from escnn_attn.files import write_atomically
 
 
 class ResumableCSVLogger(CSVLogger):

@@ -15,8 +15,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from escnn_attn.analysis.report import describe, draw
-from escnn_attn.data._files import write_json
 from escnn_attn.data.base import DataModule
+from escnn_attn.files import write_json
 from escnn_attn.training._memory import keep_freed_memory
 from escnn_attn.training.class_report import ClassReport
 from escnn_attn.training.classifier import ImageClassifier

@@ -1,7 +1,6 @@
 """Predictions for image files, which are prepared as those of the training were."""
 
 import csv
-import glob
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,10 +9,11 @@ import torch
 from torch import Tensor
 
 from escnn_attn.arguments import require_integer
-from escnn_attn.data._files import write_atomically
 from escnn_attn.data._splits import image_files
 from escnn_attn.data.preparation import ImagePreparation, read_image, whole_files
+from escnn_attn.files import write_atomically
 from escnn_attn.training._images import require_fitting
+from escnn_attn.training._places import files_at
 from escnn_attn.training.module import SupervisedModule
 
 
@@ -107,18 +107,6 @@ def find_images(places: Iterable[str | Path], skip_broken: bool = False) -> dict
         >>> [str(name) for name in find_images([folder]).values()][:2]
         ['train/L/00000.png', 'train/crescent/00001.png']
     """
-    found: dict[Path, Path] = {}
-    for place in places:
-        path = Path(place).expanduser()
-        if path.is_dir():
-            new = {file: file.relative_to(path) for file in image_files(path)}
-        else:
-            matches = [path] if path.is_file() else sorted(map(Path, glob.glob(str(path), recursive=True)))
-            new = {file: Path(file.name) for file in matches if file.is_file()}
-        if not new:
-            raise FileNotFoundError(
-                f"expected an image, a folder of images or a pattern, got {str(place)!r}, where there are none"
-            )
-        found |= {file: name for file, name in new.items() if file not in found}
+    found = files_at(places, image_files, "image")
     whole = whole_files(found, skip_broken)
     return {path: found[path] for path in whole}

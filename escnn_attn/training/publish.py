@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from safetensors.torch import save_file
-
-from escnn_attn.data._files import read_json, write_atomically, write_json
+from escnn_attn.files import read_json
 from escnn_attn.models.config import Trust
-from escnn_attn.pretrained import checksum
+from escnn_attn.pretrained import write_network
 from escnn_attn.training.module import load_module
 
 
@@ -24,7 +22,4 @@ def publish(run: Path, folder: Path, checkpoint: str = "last", *, trust: Trust =
     """
     results = read_json(run / "results.json")
     network = load_module(run / "checkpoints" / f"{checkpoint}.ckpt", trust=trust).model
-    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "model.safetensors", lambda temporary: save_file(weights, temporary))
-    write_json(folder / "config.json", {**results, "sha256": checksum(folder / "model.safetensors")})
+    write_network(folder, network.state_dict(), results)

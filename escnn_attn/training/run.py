@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
 
 from escnn_attn.analysis.report import describe
-from escnn_attn.data._files import write_atomically, write_json
 from escnn_attn.data.base import DataModule
+from escnn_attn.files import write_atomically, write_json
 from escnn_attn.training._config import make_trainer, prepare_process, require_valid
 from escnn_attn.training._folder import checkpoint_to_start_from, locked
 from escnn_attn.training._results import finished_results, require_same_settings, settings_of

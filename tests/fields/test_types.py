@@ -2,7 +2,7 @@ import escnn.nn
 import numpy as np
 import pytest
 import torch
-from escnn.gspaces import flip2dOnR2, rot3dOnR3
+from escnn.gspaces import flip2dOnR2, no_base_space
 from escnn.nn import FieldType
 
 from escnn_attn import IsotypicLayout, field_type, fourier_type, planar_gspace
@@ -67,7 +67,7 @@ def test_each_isotypic_feature_transforms_by_its_irrep(name, rng):
 def test_types_off_the_plane_are_refused():
     from escnn_attn import SteerableLinear
 
-    space = rot3dOnR3()
+    space = no_base_space(planar_gspace("C4").fibergroup)
     with pytest.raises(TypeError, match="on the plane"):
         SteerableLinear(FieldType(space, [space.trivial_repr]), FieldType(space, [space.trivial_repr]))
 

@@ -1,6 +1,7 @@
 """The checker catches a broken twin of each module."""
 
 from dataclasses import replace
+from functools import partial
 
 import escnn.nn
 import numpy as np
@@ -10,11 +11,13 @@ from escnn.nn import EquivariantModule, FieldType
 
 from escnn_attn import (
     BilinearFeedForward,
+    DistanceBias,
     FourierFeedForward,
     GatedFeedForward,
     InvariantPooling,
     SteerableConvolution,
     SteerableLinear,
+    SteerablePointTransformer,
     SteerableRMSNorm,
     SteerableSelfAttention,
     SteerableTransformer,
@@ -116,6 +119,14 @@ class Constant(EquivariantModule):
 def test_an_output_that_says_nothing_is_not_a_pass(value):
     with pytest.raises(AssertionError, match="says nothing"):
         assert_equivariant(Constant(value), domain="points")
+
+
+def test_an_output_that_is_rounding_is_named_so():
+    """Scalars and distances give no vectors: what comes out is the rounding of zero, and no fault of equivariance."""
+    block = partial(steerable_block, num_heads=1, position=DistanceBias)
+    network = SteerablePointTransformer("O2", out_fields={"vectors": 1}, channels=2, max_frequency=1, depth=1, block=block)
+    with pytest.raises(AssertionError, match="zero up to rounding"):
+        assert_equivariant(network, domain="points")
 
 
 def test_checking_no_element_is_not_a_pass():

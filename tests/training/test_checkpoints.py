@@ -6,7 +6,8 @@ import zipfile
 import pytest
 import torch
 
-from escnn_attn.data._files import cached_arrays, is_damaged, remove_leftovers, write_atomically
+from escnn_attn.data._files import cached_arrays, is_damaged
+from escnn_attn.files import remove_leftovers, write_atomically
 from escnn_attn.training import AtomicCheckpointIO
 from tests.training.runs import run
 

@@ -44,8 +44,9 @@ def test_precision_and_steps_are_keys_of_the_trainer(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_together(tmp_path):
-    run("trainer.devices=2", f"hydra.run.dir={tmp_path}")
+@pytest.mark.parametrize("overrides", [("trainer.devices=2",), ("trainer=ddp", "trainer.accelerator=cpu")])
+def test_two_processes_train_together(tmp_path, overrides):
+    run(*overrides, f"hydra.run.dir={tmp_path}")
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["epochs"] == 2
     assert 0 <= results["test"]["rotated"] <= 1

@@ -93,3 +93,30 @@ def test_the_defaults_of_the_trainer_are_accepted_by_lightning():
     trainer = instantiate(config.trainer)
     assert isinstance(trainer, Trainer)
     assert (trainer.max_epochs, trainer.max_steps, trainer.precision) == (10, -1, "32-true")
+
+
+@pytest.mark.parametrize(
+    ("name", "accelerator", "devices", "strategy"),
+    [("default", "auto", 1, "auto"), ("cpu", "cpu", 1, "auto"), ("gpu", "gpu", 1, "auto"), ("ddp", "auto", 2, "ddp")],
+)
+def test_trainers_differ_from_the_default_in_hardware_alone(name, accelerator, devices, strategy):
+    config = composed(f"trainer={name}", "trainer.precision=bf16-mixed", "trainer.default_root_dir=.").trainer
+    assert (config.accelerator, config.devices, config.strategy) == (accelerator, devices, strategy)
+    hardware = {"accelerator", "devices", "strategy"}
+    default = composed("trainer.precision=bf16-mixed", "trainer.default_root_dir=.").trainer
+    assert {key: value for key, value in config.items() if key not in hardware} == {
+        key: value for key, value in default.items() if key not in hardware
+    }
+    if name != "gpu":
+        assert instantiate(config, logger=False).strategy.accelerator is not None
+
+
+@pytest.mark.parametrize("group", ["logger", "callbacks", "trainer"])
+def test_every_file_of_a_group_composes_alone_and_in_a_list(group):
+    names = sorted(path.stem for path in (RECORDS.parents[2] / "conf" / group).glob("*.yaml"))
+    assert len(names) > 2
+    for name in names:
+        assert name == "default" or group == "trainer" or name in composed(f"{group}={name}")[group]
+    if group != "trainer":
+        few = [name for name in names if name != "default"][:2]
+        assert set(few) <= set(composed(f"{group}=[{','.join(few)}]")[group])

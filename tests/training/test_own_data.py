@@ -32,7 +32,7 @@ def test_the_page_on_own_data_trains_and_loads(tmp_path, monkeypatch, capsys):
     assert "(2, 3) SteerableTransformer" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("group", ["callbacks", "debug"])
+@pytest.mark.parametrize("group", ["callbacks", "debug", "logger", "trainer"])
 def test_the_page_lists_what_there_is(group):
     names = {path.stem for path in (Path(__file__).parents[2] / "conf" / group).glob("*.yaml")} - {"default"}
     row = next(line for line in PAGE.splitlines() if line.startswith(f"| `{group}` |"))

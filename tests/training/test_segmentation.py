@@ -126,7 +126,7 @@ def test_a_run_writes_masks_of_the_size_of_each_image(masks_run, tmp_path, monke
     assert (wide[:, 11:29] < 6).all()
     source.save(tmp_path / "photos" / "a.bmp")
     with pytest.raises(
-        SystemExit, match=r"expected images of different names, got photos/a\.bmp and photos/a\.png, whose masks"
+        SystemExit, match=r"expected files of different names, got photos/a\.bmp and photos/a\.png, whose results"
     ):
         predict(monkeypatch, tmp_path, f"checkpoint={checkpoint}", "photos", "output=more")
     assert not (tmp_path / "more").exists()

@@ -1,6 +1,7 @@
 """Values of the configuration: allowed or refused at the start; callbacks and loggers by name; precision."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 import pytorch_lightning as pl
@@ -12,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from escnn_attn.data import Digits
-from escnn_attn.training import AveragedWeights, ImageClassifier
+from escnn_attn.training import AveragedWeights, ImageClassifier, _config
 from escnn_attn.training._config import make_trainer
 from tests.training.runs import configured, run
 
@@ -53,6 +54,16 @@ def test_values_that_are_not_allowed_are_named_at_the_start(tmp_path, override, 
         run(tmp_path, override)
     assert not (tmp_path / "results.json").exists()
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("logger", "module"), [("wandb", "wandb"), ("mlflow", "mlflow"), ("tensorboard", "tensorboard")])
+def test_a_logger_without_its_package_is_named_before_anything_is_made(tmp_path, monkeypatch, logger, module):
+    monkeypatch.setattr(_config, "find_spec", lambda name: None if name.startswith(module) else find_spec(name))
+    with pytest.raises(ImportError, match=f"^logger={logger} needs {module}: pip install {module}$"):
+        run(tmp_path / "run", f"logger=[csv,{logger}]")
+    assert not (tmp_path / "run").exists()
+    _config.require_valid(configured(tmp_path / "run", "logger=csv"))
+    _config.require_valid(configured(tmp_path / "run", f"logger={logger}", f"logger.{logger}=null"))
 
 
 def test_steps_may_limit_a_training_in_place_of_epochs(tmp_path):
