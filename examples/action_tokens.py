@@ -63,7 +63,8 @@ def draw(count: int, generator: torch.Generator, degrees: float = 0.0) -> tuple[
     """Scenes, turned by an angle before they are rendered, and the actions (count, 2) of an expert."""
     angle = torch.tensor(degrees).deg2rad()
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
-    spot, ring, gripper, velocity = torch.randn(4, count, 2, generator=generator) @ turn.T * torch.tensor([4.0, 4, 4, 0.5]).view(4, 1, 1)
+    scales = torch.tensor([4.0, 4.0, 4.0, 0.5]).view(4, 1, 1)  # pixels, and pixels a step
+    spot, ring, gripper, velocity = scales * torch.randn(4, count, 2, generator=generator) @ turn.T
     told = torch.randint(2, (count,), generator=generator)
     pixels = ea.Grid(29, 29).positions[0]
     to_spot, to_ring = ((pixels - place[:, None]).norm(dim=-1) for place in (spot, ring))
@@ -78,22 +79,25 @@ def error(policy: Policy, scene: Scene, expert: Tensor) -> Tensor:
     return (policy(*scene) - expert).square().mean() / expert.square().mean()
 
 
-def main(steps: int = 200) -> Policy:
+def main(steps: int = 200) -> dict[float, float]:
+    """Errors on scenes turned by 0, 90 and 45 degrees."""
     torch.manual_seed(0)
     policy, generator = Policy(), torch.Generator().manual_seed(0)
-    optimizer = torch.optim.Adam(policy.parameters(), lr=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps)
-    for step in range(steps):
+    optimizer = torch.optim.Adam(policy.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
+    for _ in range(steps):
         loss = error(policy, *draw(64, generator))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        if step%20==0: print(step,loss.item())
-    with torch.no_grad():
-        for degrees in (0.0, 90.0, 45.0):
-            print(f"scenes turned by {degrees:2.0f}°: relative error {error(policy.eval(), *draw(256, torch.Generator().manual_seed(1), degrees)):.3f}")
-    return policy
+    errors = {}
+    for degrees in (0.0, 90.0, 45.0):
+        test = draw(256, torch.Generator().manual_seed(1), degrees)
+        with torch.no_grad():
+            errors[degrees] = error(policy.eval(), *test).item()
+        print(f"scenes turned by {degrees:2.0f}°: relative error {errors[degrees]:.3f} of actions")
+    return errors
 
 
 if __name__ == "__main__":

@@ -49,8 +49,8 @@ def rotated(cloud: Cloud, degrees: float) -> Cloud:
 
 def train(network: SteerablePointTransformer, steps: int) -> None:
     draws = torch.Generator().manual_seed(0)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=max(2, steps))
+    optimizer = torch.optim.Adam(network.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
     for _ in range(steps):
         loss = error(network, draw(32, draws))
         optimizer.zero_grad()

@@ -38,11 +38,9 @@ class Pointers(ea.PositionEmbedding):
 class PointerEncoding(ea.Encoding):
     """Queries and keys get two zeros, which leave logits as they are; values get the two coordinates of their position."""
 
-    embedding: Pointers
-
     def __init__(self, embedding: Pointers, x_query: Tensor, x_key: Tensor) -> None:
         super().__init__(embedding)
-        self.x_query, self.x_key = x_query, x_key  # (b or 1, t, 2) and (b or 1, s, 2)
+        self.weight, self.x_query, self.x_key = embedding.weight, x_query, x_key  # positions (b or 1, t, 2) and (b or 1, s, 2)
 
     def encode_query(self, q: Tensor) -> Tensor:
         return widened(q, torch.zeros_like(self.x_query))
@@ -58,7 +56,7 @@ class PointerEncoding(ea.Encoding):
             out[..., None, -2:] - self.x_query[:, None, :, None]
         )  # from the query to where attention looks: (b, h, t, 1, 2)
         functions = super().decode(out[..., :-2])  # (b, h, t, c, r), and the coefficients 1 and 2 turn as positions do
-        vectors = functions[..., 1:3] + self.embedding.weight * offset
+        vectors = functions[..., 1:3] + self.weight * offset
         return torch.cat([functions[..., :1], vectors, functions[..., 3:]], dim=-1)
 
 
@@ -71,10 +69,9 @@ def widened(functions: Tensor, extra: Tensor) -> Tensor:
 def train(position: type[ea.PositionEmbedding], steps: int) -> float:
     """Relative error of vectors from each of 8 points to the marked one, after training."""
     torch.manual_seed(0)
+    sizes = {"channels": 4, "max_frequency": 1, "depth": 2}
     block = partial(ea.steerable_block, num_heads=2, position=position)
-    network = ea.SteerablePointTransformer(
-        "SO2", in_type=1, out_fields={"vectors": 1}, channels=4, max_frequency=1, depth=2, block=block
-    )
+    network = ea.SteerablePointTransformer("SO2", in_type=1, out_fields={"vectors": 1}, block=block, **sizes)
     optimizer, batch = torch.optim.Adam(network.parameters(), lr=1e-2), torch.arange(32).repeat_interleave(8)
     error = torch.tensor(1.0)
     for _ in range(steps):

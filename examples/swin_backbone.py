@@ -62,8 +62,8 @@ def ready_made() -> ea.SteerableBackbone:
 
 def train(network: torch.nn.Module, data: Digits, steps: int) -> list[float]:
     """Losses of each step."""
-    optimizer, losses = torch.optim.Adam(network.train().parameters(), lr=1e-2), []
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps)
+    optimizer, losses = torch.optim.Adam(network.train().parameters()), []
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
     for images, labels in islice(cycle(data.train_dataloader()), steps):
         loss = torch.nn.functional.cross_entropy(network(images), labels)
         optimizer.zero_grad()
