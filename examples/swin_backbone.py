@@ -6,7 +6,7 @@ with the image. Here each token attends in a disc about itself, which needs no s
 """
 
 import time
-from itertools import cycle, islice
+from itertools import accumulate, cycle, islice
 
 import torch
 from escnn.nn import FieldType, GeometricTensor
@@ -26,19 +26,15 @@ class SwinLike(ea.SequentialModule):
 
     def __init__(self, group: str, channels: int = 4, window: float = 2.5) -> None:
         space = ea.planar_gspace(group)
-        limit = 2 if space.fibergroup.continuous else None
-        fine, coarse = ea.fourier_type(space, channels, limit), ea.fourier_type(space, 2 * channels, limit)
+        fine, coarse = (ea.fourier_type(space, width, max_frequency=2) for width in (channels, 2 * channels))
         stem = ea.patch_stem(ea.field_type(space, scalars=1), fine, patch_size=2)
-        merging = ea.PatchMerging(fine, coarse)
-        super().__init__(stem, stage(fine, 2, window), merging, stage(coarse, 2, window), ea.SteerableRMSNorm(coarse))
+        merging, norm = ea.PatchMerging(fine, coarse), ea.SteerableRMSNorm(coarse)
+        super().__init__(stem, stage(fine, 2, window), merging, stage(coarse, 2, window), norm)
 
     def forward_intermediates(self, images: torch.Tensor) -> list[GeometricTensor]:
         """The features of each stage, finest first."""
-        x, found = self.in_type(images), []
-        for module in self:
-            x = module(x)
-            found += [x] if isinstance(module, ea.SteerableStack) else []
-        return found
+        found = list(accumulate(self, lambda x, module: module(x), initial=self.in_type(images)))[1:]
+        return [x for x, module in zip(found, self, strict=True) if isinstance(module, ea.SteerableStack)]
 
 
 class Classifier(torch.nn.Module):
@@ -54,19 +50,17 @@ class Classifier(torch.nn.Module):
 
 
 def ready_made() -> ea.SteerableBackbone:
-    """The backbone of the library with stages of the same width; all its discs in a stage are equal."""
-    shared = {"depth": 2, "num_heads": 2, "stride": 2, "radius": 2.5, "max_frequency": 2}
-    stages = [ea.Stage(4, **shared), ea.Stage(8, **shared)]
+    """The backbone of the library, of the same widths; all discs of a stage are equal."""
+    stages = [ea.Stage(c, depth=2, num_heads=2, stride=2, radius=2.5, max_frequency=2) for c in (4, 8)]
     return ea.SteerableBackbone("SO2", in_type=1, num_classes=10, stages=stages, disc=False)
 
 
 def train(network: torch.nn.Module, data: Digits, steps: int) -> list[float]:
-    """Losses of each step."""
     optimizer, losses = torch.optim.Adam(network.train().parameters()), []
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
     for images, labels in islice(cycle(data.train_dataloader()), steps):
-        loss = torch.nn.functional.cross_entropy(network(images), labels)
         optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(network(images), labels)
         loss.backward()
         optimizer.step()
         schedule.step()
@@ -75,19 +69,19 @@ def train(network: torch.nn.Module, data: Digits, steps: int) -> list[float]:
 
 
 def main(steps: int = 60) -> dict[str, list[float]]:
+    """Losses of each step."""
     torch.manual_seed(0)
     data, losses = Digits(batch_size=32), {}
     data.setup()
     swin = SwinLike("SO2")
     print("features of 64 × 96 pixels:", [tuple(f.shape) for f in swin.forward_intermediates(torch.rand(1, 1, 64, 96))])
     for name, network in {"Swin-like": Classifier(swin), "SteerableBackbone": ready_made()}.items():
-        start = time.perf_counter()
-        losses[name] = train(network, data, steps)
-        passed, size = time.perf_counter() - start, sum(p.numel() for p in network.parameters())
-        images, labels = next(iter(data.test_dataloader()[1]))
+        start, size = time.perf_counter(), sum(p.numel() for p in network.parameters())
+        losses[name], passed = train(network, data, steps), time.perf_counter() - start
+        images, labels = next(iter(data.test_dataloader()[1]))  # at random angles; those for training are upright
         with torch.no_grad():
-            accuracy = (network.eval()(images).argmax(1) == labels).float().mean()
-        print(f"{name:18} {size:6,} parameters, {passed / steps:.2f} s a step, {accuracy:.1%} of rotated digits")
+            hits = (network.eval()(images).argmax(1) == labels).float()
+        print(f"{name:18} {size:6,} parameters, {passed / steps:.2f} s a step, {hits.mean():.1%} of rotated digits")
     return losses
 
 
