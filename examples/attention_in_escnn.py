@@ -35,7 +35,7 @@ class DigitNetwork(torch.nn.Module):
     def __init__(self, gspace: gspaces.GSpace2D, attention: bool = False) -> None:
         super().__init__()
         if gspace.fibergroup.continuous:  # 8 functions on the circle, up to frequency 3
-            pointwise = nn.FourierELU(gspace, 8, irreps=gspace.fibergroup.bl_irreps(3), N=16)
+            pointwise = nn.FourierELU(gspace, 8, irreps=[(0,), (1,), (2,), (3,)], N=16)
         else:
             pointwise = nn.ELU(nn.FieldType(gspace, 8 * [gspace.regular_repr]))
         fields = pointwise.in_type

@@ -7,6 +7,7 @@ compute is compared with the network, on two sizes and two batches.
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,10 +35,8 @@ def through_torch(plain: nn.Module) -> Callable[[Tensor], Tensor]:
 
 def through_onnx(plain: nn.Module, path: Path) -> Callable[[Tensor], Tensor]:
     """The file of ONNX, run by ONNX Runtime."""
-    import onnxruntime
-
     torch.onnx.export(plain, (torch.rand(SHAPES[0]),), str(path), dynamo=True, dynamic_shapes=open_sizes(), verbose=False)
-    session = onnxruntime.InferenceSession(str(path))
+    session = import_module("onnxruntime").InferenceSession(str(path))
     name = session.get_inputs()[0].name
     return lambda images: torch.from_numpy(session.run(None, {name: images.numpy()})[0])
 

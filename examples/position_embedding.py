@@ -43,20 +43,20 @@ class PointerEncoding(ea.Encoding):
     def encode_query(self, q: Tensor) -> Tensor:
         return widened(q, q.new_zeros(1, 1, 2))
 
-    encode_key = encode_query
+    def encode_key(self, k: Tensor) -> Tensor:
+        return widened(k, k.new_zeros(1, 1, 2))
 
     def encode_value(self, v: Tensor) -> Tensor:
         return widened(v, self.x_key)
 
     def decode(self, out: Tensor) -> Tensor:
         offset = out[..., None, -2:] - self.x_query[:, None, :, None]  # from each query to where it looks, (b, h, t, 1, 2)
-        functions = super().decode(out[..., :-2])  # (b, h, t, c, r); the coefficients of frequency 1 turn as positions do
-        return functions + self.weight * nn.functional.pad(offset, (1, functions.shape[-1] - 3))
+        vectors = nn.functional.pad(offset, (1, self.embedding.coefficients - 3))  # frequency 1 turns as positions do
+        return super().decode(out[..., :-2]) + self.weight * vectors  # (b, h, t, c, r)
 
 
 def widened(functions: Tensor, extra: Tensor) -> Tensor:
-    rows = functions.flatten(-2)  # (b, h, t, c, r) to (b, h, t, c·r), and two more from (b or 1, t or 1, 2)
-    return torch.cat([rows, extra[:, None].to(rows.dtype).expand(*rows.shape[:-1], 2)], dim=-1)
+    return torch.cat([functions.flatten(-2), extra[:, None].to(functions.dtype).expand(*functions.shape[:3], 2)], dim=-1)
 
 
 def train(position: type[ea.PositionEmbedding], steps: int) -> tuple[ea.SteerablePointTransformer, float]:

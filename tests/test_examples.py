@@ -3,7 +3,7 @@
 import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -136,6 +136,30 @@ def test_scenes_turn_as_images_and_actions_do():
     torch.testing.assert_close(turned_images, images.rot90(1, (2, 3)), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(turned, torch.stack([-action[:, 1], action[:, 0]], dim=1), atol=1e-5, rtol=1e-5)
     assert torch.equal(told, same)
+
+
+@pytest.mark.parametrize("name", ["attention_in_escnn", "swin_backbone"])
+def test_classifiers_of_digits_learn(name):
+    """A few images by heart; attention that starts as the identity gets a gradient."""
+    module = example(name)
+    pixels, labels = torch.rand(4, 1, 29, 29), torch.arange(4)
+    data = SimpleNamespace(train_dataloader=lambda: [(pixels, labels)])
+    if name == "swin_backbone":
+        network = module.Classifier(module.SwinLike("C4", channels=1, window=1.5))
+    else:
+        network = module.DigitNetwork(planar_gspace("C4"), attention=True)
+    first = torch.nn.functional.cross_entropy(network(pixels), labels)
+    module.train(network, data, steps=8)
+    assert torch.nn.functional.cross_entropy(network.train()(pixels), labels) < 0.9 * first
+    gains = [layer.gain for layer in network.modules() if isinstance(layer, SteerableSelfAttention)]
+    assert all(gain.abs().sum() > 0 for gain in gains)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["attention_in_escnn", "swin_backbone", "position_embedding"])
+def test_examples_run_to_their_end(name, capsys):
+    example(name).main(steps=2)
+    assert capsys.readouterr().out.count("\n") == {"attention_in_escnn": 8, "swin_backbone": 3, "position_embedding": 2}[name]
 
 
 @pytest.mark.slow
