@@ -42,6 +42,7 @@ class SequentialModule(escnn.nn.SequentialModule, TakesDomain):
     """
 
     in_type: FieldType
+    out_type: FieldType
     #: convolutions and poolings of each module; those of nested chains are theirs
     windows: Mapping[str, tuple[Window, ...]] = {}
 

@@ -33,11 +33,12 @@ class PositionEmbedding(nn.Module, Approximate):
         it is called for tiles of a grid or for the edges of a graph (b of them, t = s = 1), so it must depend on positions alone.
 
     Examples:
-        >>> import torch
-        >>> from escnn_attn import PositionEmbedding
+        >>> from escnn_attn import PositionEmbedding, SteerableSelfAttention, fourier_type, planar_gspace, testing
         >>> class NearIsGood(PositionEmbedding):
-        ...     def bias(self, x_query, x_key):
-        ...         return -torch.cdist(x_query, x_key)[:, None]
+        ...     def bias(self, x_query, x_key):  # torch.cdist rounds the distance of a point to itself
+        ...         return -(x_query[:, :, None] - x_key[:, None]).norm(dim=-1)[:, None]
+        >>> attention = SteerableSelfAttention(fourier_type(planar_gspace("SO2"), 4, 1), num_heads=2, position=NearIsGood)
+        >>> errors = testing.assert_equivariant(attention, domain="points")
     """
 
     #: initial factor of attention outputs, so that they have the scale of the input where encoded values average out
