@@ -26,9 +26,10 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
 
-from benchmarks.measure import in_fresh_process, peak_bytes, ratios, seconds_in_turn, store
 from escnn_attn import InvariantPooling, SteerableBackbone, field_type, fourier_type, planar_gspace
 from escnn_attn.training import keep_freed_memory, parse_options
+
+from benchmarks.measure import in_fresh_process, peak_bytes, ratios, seconds_in_turn, store
 
 NUM_CLASSES = 10
 

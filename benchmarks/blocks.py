@@ -5,13 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import escnn.nn
-import torch
-import torch.nn.functional as F
-from escnn.nn import FieldType, GeometricTensor
-from torch import Tensor, nn
-
-from benchmarks.pairwise import pairwise_attention
 from escnn_attn.fields import fourier_type, planar_gspace
 from escnn_attn.models import SteerableStack, SteerableTransformerBlock
 from escnn_attn.models.factories import steerable_block
@@ -19,6 +12,14 @@ from escnn_attn.nn import Disc, NoPosition, RotaryEmbedding, SteerableSelfAttent
 from escnn_attn.nn.feedforward import BilinearFeedForward
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.tokens import Tokens, grid_of
+
+import escnn.nn
+import torch
+import torch.nn.functional as F
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor, nn
+
+from benchmarks.pairwise import pairwise_attention
 
 Run = Callable[[], Tensor]
 System = tuple[nn.Module, Run]

@@ -29,10 +29,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
 
+from escnn_attn.training import parse_options
+
 from benchmarks.blocks import COMPILED, PAIRS, SWITCHES, Setting
 from benchmarks.measure import require_device, store
 from benchmarks.tables import costs, growth, ratios
-from escnn_attn.training import parse_options
 
 SETTINGS = (Setting(), Setting(side=28, batch=1), Setting(side=56, batch=1), Setting(side=8, batch=16, width=224))
 DTYPES = ("float32", "bfloat16", "float16", "float64")

@@ -31,8 +31,9 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
 
-from benchmarks.measure import elapsed, require_device, store
 from escnn_attn.training import keep_freed_memory, parse_options
+
+from benchmarks.measure import elapsed, require_device, store
 
 IMAGES, BATCH, SIDE = 10_000, 64, 29
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

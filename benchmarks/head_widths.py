@@ -17,8 +17,9 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
 
-from benchmarks.measure import elapsed, require_device
 from escnn_attn.training import parse_options
+
+from benchmarks.measure import elapsed, require_device
 
 WIDTHS = (140, 144, 116, 120, 108, 112, 100, 104, 128, 67, 72)
 

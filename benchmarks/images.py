@@ -22,12 +22,13 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
 
-from benchmarks.backbones import NUM_CLASSES, PlainTransformer
-from benchmarks.measure import middle_and_spread, ratios, seconds_in_turn, store
 from escnn_attn import SteerableTransformer, antialiased_stem, convolution_stem, steerable_block
 from escnn_attn.analysis.equivariance import error_by_angle
 from escnn_attn.functional import invariants, token_mean
 from escnn_attn.training import keep_freed_memory, parse_options
+
+from benchmarks.backbones import NUM_CLASSES, PlainTransformer
+from benchmarks.measure import middle_and_spread, ratios, seconds_in_turn, store
 
 STEMS = {
     "stem": antialiased_stem,

@@ -4,10 +4,11 @@ import statistics
 import time
 from functools import partial
 
+from escnn_attn import Disc, GroupSelfAttention, KNearest, SteerableSelfAttention, fourier_type, planar_gspace
+
 import torch
 
 from benchmarks.measure import measure
-from escnn_attn import Disc, GroupSelfAttention, KNearest, SteerableSelfAttention, fourier_type, planar_gspace
 
 
 def local_attention(domain: str, size: int) -> dict[str, float]:

@@ -13,10 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from escnn_attn.files import write_atomically
+
 import torch
 from escnn.nn import GeometricTensor
-
-from escnn_attn.files import write_atomically
 
 DEVICES = ("cpu", "cuda")
 

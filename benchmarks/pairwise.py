@@ -1,13 +1,13 @@
 """Rotary attention by explicit pairwise steerable kernels, a reference for the fused form."""
 
+from escnn_attn import RotaryEmbedding, SteerableSelfAttention, Tokens
+from escnn_attn.nn.position._rotation import GOLDEN_ANGLE
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.special import jv
 from torch import Tensor
-
-from escnn_attn import RotaryEmbedding, SteerableSelfAttention, Tokens
-from escnn_attn.nn.position._rotation import GOLDEN_ANGLE
 
 
 def pairwise_attention(module: SteerableSelfAttention, tokens: Tokens) -> Tokens:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
+from escnn_attn.training import keep_freed_memory
+
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -14,7 +16,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.backends import backends
 from benchmarks.blocks import SYSTEMS, Run, Setting, System
 from benchmarks.measure import elapsed, middle_and_spread, peak_bytes
-from escnn_attn.training import keep_freed_memory
 
 
 def compare(

@@ -4,12 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from escnn_attn.analysis.plots import plot_growth
+
 import numpy as np
 
 from benchmarks.blocks import COMPILED, LARGE, ONCE, SYSTEMS, Setting
 from benchmarks.measure import in_fresh_process
 from benchmarks.ratios import compare, flops
-from escnn_attn.analysis.plots import plot_growth
 
 Growth = dict[str, dict[int, dict[str, float]]]
 

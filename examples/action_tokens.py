@@ -5,11 +5,11 @@ condition without direction, such as the embedding of a sentence, scales fields 
 The policy brakes a gripper and moves it to a spot or to a ring, as told; where the scene turns, so does the action.
 """
 
+import escnn_attn as ea
+
 import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor, nn
-
-import escnn_attn as ea
 
 Scene = tuple[Tensor, Tensor, Tensor, Tensor]  # images (b, 1, 29, 29), positions, velocities and instructions (b, 2)
 

@@ -6,11 +6,11 @@ more steps then train the attention too. The same code serves C_8 and SO(2): onl
 
 from itertools import cycle, islice
 
-import torch
-from escnn import gspaces, nn
-
 from escnn_attn import SteerableRMSNorm, SteerableSelfAttention, TokenModule, Tokens
 from escnn_attn.data import Digits
+
+import torch
+from escnn import gspaces, nn
 
 
 class ResidualAttention(TokenModule):

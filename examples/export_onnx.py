@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from escnn_attn import Disc, SteerableTransformer, steerable_block
+
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
-
-from escnn_attn import Disc, SteerableTransformer, steerable_block
 
 #: two batches and two sizes, each side one more than a multiple of 4: the stem has two strides of 2
 SHAPES = ((2, 1, 29, 29), (5, 1, 37, 45))

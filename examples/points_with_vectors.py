@@ -5,9 +5,9 @@ learns the forces on charged particles from clouds that all fly to the right. Tu
 of the same width without symmetry does not reach.
 """
 
-import torch
-
 from escnn_attn import SteerablePointTransformer
+
+import torch
 
 Cloud = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 

@@ -6,12 +6,12 @@ values. Both are checked under rotations. The task shows what only the second ca
 
 from functools import partial
 
+import escnn_attn as ea
+from escnn_attn.tokens import Domain
+
 import torch
 from escnn.nn import FieldType
 from torch import Tensor, nn
-
-import escnn_attn as ea
-from escnn_attn.tokens import Domain
 
 
 class PlanarALiBi(ea.PositionEmbedding):

@@ -8,11 +8,11 @@ with the image. Here each token attends in a disc about itself, which needs no s
 import time
 from itertools import accumulate, cycle, islice
 
-import torch
-from escnn.nn import FieldType, GeometricTensor
-
 import escnn_attn as ea
 from escnn_attn.data import Digits
+
+import torch
+from escnn.nn import FieldType, GeometricTensor
 
 
 def stage(fields: FieldType, depth: int, window: float) -> ea.SteerableStack:

@@ -6,9 +6,9 @@ import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-import pytest
-
 import escnn_attn
+
+import pytest
 
 ROOT = Path(escnn_attn.__file__).parent
 #: each imports from those before it alone

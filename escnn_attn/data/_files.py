@@ -6,9 +6,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from escnn_attn.files import write_atomically
+
+import numpy as np
 
 
 def cache_folder() -> Path:

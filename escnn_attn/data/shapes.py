@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from PIL import Image, ImageDraw
-
 from escnn_attn.arguments import require_integer
 from escnn_attn.data.preparation import with_palette
 from escnn_attn.files import write_atomically
+
+import numpy as np
+from PIL import Image, ImageDraw
 
 #: pixels that are drawn for each pixel and axis
 OVERSAMPLING = 4

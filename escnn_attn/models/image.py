@@ -2,12 +2,6 @@
 
 from collections.abc import Sequence
 
-from escnn.group import GroupElement
-from escnn.gspaces import GSpace
-from escnn.nn import GeometricTensor
-from torch import Tensor, nn
-from typing_extensions import Unpack
-
 from escnn_attn.arguments import require_integer, require_items
 from escnn_attn.fields.types import Fields
 from escnn_attn.models._export import ExportedNetwork, crop
@@ -17,6 +11,12 @@ from escnn_attn.models.stems import attends, convolution_stem
 from escnn_attn.testing import check_equivariance
 from escnn_attn.tokens import DomainOptions, Grid, Tokens, domain_of, require_input
 from escnn_attn.tokens.windows import coarse_grid, fitting_side, keeps_center, remedies, stride_of, windows_of
+
+from escnn.group import GroupElement
+from escnn.gspaces import GSpace
+from escnn.nn import GeometricTensor
+from torch import Tensor, nn
+from typing_extensions import Unpack
 
 
 class ImageNetwork(SteerableNetwork):

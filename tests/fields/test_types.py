@@ -1,3 +1,6 @@
+from escnn_attn import IsotypicLayout, field_type, fourier_type, planar_gspace
+from escnn_attn.testing import random_elements
+
 import escnn.nn
 import numpy as np
 import pytest
@@ -5,8 +8,6 @@ import torch
 from escnn.gspaces import flip2dOnR2, no_base_space
 from escnn.nn import FieldType
 
-from escnn_attn import IsotypicLayout, field_type, fourier_type, planar_gspace
-from escnn_attn.testing import random_elements
 from tests.helpers import GROUPS, mixed_type, relative
 
 

@@ -2,10 +2,6 @@
 
 from functools import partial
 
-import pytest
-import torch
-from torch.export import Dim, export
-
 from escnn_attn import (
     Disc,
     DistanceBias,
@@ -20,6 +16,11 @@ from escnn_attn import (
     SteerableSelfAttention,
     steerable_block,
 )
+
+import pytest
+import torch
+from torch.export import Dim, export
+
 from tests.helpers import randomize, relative
 from tests.models.test_export import NETWORKS, REGULAR, SPECTRAL, in_onnx
 

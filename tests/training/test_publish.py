@@ -3,10 +3,11 @@
 import json
 import sys
 
-import pytest
-
 from escnn_attn import SteerableTransformer
 from escnn_attn.commands.publish import main
+
+import pytest
+
 from tests.models.test_hub import hub  # noqa: F401
 
 

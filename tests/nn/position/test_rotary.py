@@ -2,9 +2,6 @@
 
 from functools import partial
 
-import pytest
-import torch
-
 from escnn_attn import (
     Disc,
     RotaryEmbedding,
@@ -17,6 +14,10 @@ from escnn_attn import (
 )
 from escnn_attn.testing import equivariance_error
 from escnn_attn.tokens import Clouds, Grid
+
+import pytest
+import torch
+
 from tests.helpers import attention_on, cloud, mixed_type, relative, worst
 
 
