@@ -14,13 +14,13 @@ ROOT = Path(__file__).parents[1]
 USE = """
 from pathlib import Path
 import escnn_attn, escnn_attn.conf
-from escnn_attn.data import Digits
 from hydra import compose, initialize_config_module
 print(escnn_attn.__version__, Path(escnn_attn.__file__).parent.parent)
 network = escnn_attn.SteerableTransformer.from_pretrained("rotmnist_50k")
 with initialize_config_module("escnn_attn.conf", version_base=None):
     assert compose("train").model
-assert (Path(escnn_attn.__file__).parent / "py.typed").is_file()
+for name in ("py.typed", "data/shipped_digits/digits.npz"):
+    assert (Path(escnn_attn.__file__).parent / name).is_file()
 """
 
 
