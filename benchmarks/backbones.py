@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import escnn.nn
-import torch
-from escnn.nn import FieldType, GeometricTensor
-from torch import Tensor, nn
-
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
 
 from escnn_attn import InvariantPooling, SteerableBackbone, field_type, fourier_type, planar_gspace
 from escnn_attn.training import keep_freed_memory, parse_options
+
+import escnn.nn
+import torch
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor, nn
 
 from benchmarks.measure import in_fresh_process, peak_bytes, ratios, seconds_in_turn, store
 

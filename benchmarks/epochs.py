@@ -21,6 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
+
+from escnn_attn.training import keep_freed_memory, parse_options
+
 import escnn.nn
 import torch
 import torch.nn.functional as F
@@ -28,10 +32,6 @@ from escnn.nn import EquivariantModule, FieldType
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the parent of the package benchmarks, for use as a script
-
-from escnn_attn.training import keep_freed_memory, parse_options
 
 from benchmarks.measure import elapsed, require_device, store
 

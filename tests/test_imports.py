@@ -1,6 +1,7 @@
 """Which file may import which: each folder those before it in the order of the floors, and no file itself in a circle."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -58,3 +59,39 @@ print([name for name in ("pytorch_lightning", "hydra", "omegaconf", "matplotlib"
 """
     ran = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def first_imports(source: str) -> list[str]:
+    """Of escnn and this package, in the order of a source, each where it is first imported."""
+    names = (name for node in ast.walk(ast.parse(source)) for name in imported_packages(node))
+    return list(dict.fromkeys(name for name in names if name in ("escnn", "escnn_attn")))
+
+
+def imported_packages(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name.split(".")[0] for alias in node.names]
+    return [node.module.split(".")[0]] if isinstance(node, ast.ImportFrom) and node.module else []
+
+
+def sources() -> dict[str, str]:
+    """Programs, and blocks of code on pages, that import this package."""
+    top = ROOT.parent
+    files = {
+        str(path.relative_to(top)): path.read_text()
+        for folder in ("examples", "benchmarks", "scripts")
+        for path in (top / folder).glob("*.py")
+    }
+    pages = {str(path.relative_to(top)): path.read_text() for path in [top / "README.md", *top.glob("docs/**/*.md")]}
+    blocks = {
+        f"{name}, block {i}": code
+        for name, page in pages.items()
+        for i, code in enumerate(re.findall(r"^```python.*\n([^`]*)^```", page, re.MULTILINE))
+    }
+    return {name: source for name, source in {**files, **blocks}.items() if "escnn_attn" in source}
+
+
+@pytest.mark.parametrize("name", sources())
+def test_programs_import_escnn_attn_before_escnn(name):
+    """Alone, escnn cannot be imported where lie_learn is missing."""
+    assert first_imports(sources()[name])[:1] != ["escnn"]
+    assert first_imports("from escnn import nn\nimport escnn_attn") == ["escnn", "escnn_attn"]  # the check can fail
