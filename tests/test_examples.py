@@ -28,7 +28,9 @@ def test_examples_are_short_say_what_they_teach_and_stand_on_the_page(name):
     source = (ROOT / "examples" / f"{name}.py").read_text()
     assert len(source.splitlines()) <= 90
     assert "You will learn" in example(name).__doc__
-    assert f"python examples/{name}.py" in (ROOT / "docs" / "examples.md").read_text()
+    page = (ROOT / "docs" / "examples.md").read_text()
+    assert f"python examples/{name}.py" in page
+    assert f'--8<-- "examples/{name}.py"' in page
 
 
 def test_attention_in_escnn_keeps_outputs_until_it_is_trained():
