@@ -25,12 +25,12 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from escnn_attn.data._files import is_damaged
 from escnn_attn.files import read_json
 from escnn_attn.training import parse_options
 from escnn_attn.training.main import train_command
-
-import torch
 
 SMALL = (
     "experiment=nbody", "threads=1", "resume=true", "callbacks.progress=null", "+trainer.enable_progress_bar=false",

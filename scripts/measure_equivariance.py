@@ -2,13 +2,13 @@
 
 from functools import partial
 
-from escnn_attn import SteerableBackbone, SteerableTransformer, steerable_block
-from escnn_attn.analysis.equivariance import attention_errors, feature_errors
-from escnn_attn.testing import equivariance_error
-
 import torch
 from rich.console import Console
 from rich.table import Table
+
+from escnn_attn import SteerableBackbone, SteerableTransformer, steerable_block
+from escnn_attn.analysis.equivariance import attention_errors, feature_errors
+from escnn_attn.testing import equivariance_error
 
 LIMITS, DISTANCES = [1, 2, 3, 4], [2.0, 5.0, 10.0, 20.0]
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
+from matplotlib.figure import Figure
+
 from escnn_attn import SteerableTransformer, steerable_block
 from escnn_attn.analysis.equivariance import ConvolutionalNetwork, error_by_angle
 from escnn_attn.analysis.plots import save_figure
 from escnn_attn.training import parse_options
-
-import torch
-from matplotlib.figure import Figure
 
 ANGLES = [float(a) for a in range(0, 181, 5)]
 

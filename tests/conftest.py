@@ -1,10 +1,10 @@
 """Fixtures and helpers of all tests."""
 
-import escnn_attn  # noqa: F401
-
 import numpy as np
 import pytest
 import torch
+
+import escnn_attn  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

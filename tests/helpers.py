@@ -2,6 +2,12 @@
 
 from functools import partial
 
+import numpy as np
+import torch
+from escnn.group import change_basis
+from escnn.gspaces import GSpace
+from escnn.nn import FieldType, GeometricTensor
+
 from escnn_attn import (
     DistanceBias,
     Grid,
@@ -16,12 +22,6 @@ from escnn_attn import (
     steerable_block,
 )
 from escnn_attn.models.network import SteerableNetwork
-
-import numpy as np
-import torch
-from escnn.group import change_basis
-from escnn.gspaces import GSpace
-from escnn.nn import FieldType, GeometricTensor
 
 POSITIONS = {
     "rotary": RotaryEmbedding,

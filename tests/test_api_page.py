@@ -5,9 +5,9 @@ import pkgutil
 import re
 from pathlib import Path
 
-import escnn_attn
-
 import pytest
+
+import escnn_attn
 
 LISTED = re.findall(r"^::: (\S+)$", (Path(__file__).parents[1] / "docs" / "api.md").read_text(), re.MULTILINE)
 PUBLIC = [f"escnn_attn.{name}" for name in escnn_attn.__all__ if not name.startswith("__")]

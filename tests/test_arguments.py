@@ -2,14 +2,14 @@
 
 from functools import partial
 
-import escnn_attn as ea
-from escnn_attn.testing import assert_equivariant, equivariance_error
-
 import escnn.nn
 import numpy as np
 import pytest
 import torch
 from escnn.nn import GeometricTensor
+
+import escnn_attn as ea
+from escnn_attn.testing import assert_equivariant, equivariance_error
 
 NAN, INF = float("nan"), float("inf")
 SO2, C4 = ea.planar_gspace("SO2"), ea.planar_gspace("C4")

@@ -3,9 +3,6 @@
 from dataclasses import replace
 from functools import partial
 
-from escnn_attn import RotaryEmbedding, SteerableSelfAttention, antialiased_stem, convolution_stem, fourier_type, planar_gspace
-from escnn_attn.tokens import Tokens, grid_of
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,6 +18,8 @@ from benchmarks.local import periodic_attention
 from benchmarks.measure import elapsed, in_fresh_process, middle_and_spread, ratios, require_device, seconds_in_turn
 from benchmarks.pairwise import pairwise_attention
 from benchmarks.ratios import compare, construction, cost, flops
+from escnn_attn import RotaryEmbedding, SteerableSelfAttention, antialiased_stem, convolution_stem, fourier_type, planar_gspace
+from escnn_attn.tokens import Tokens, grid_of
 from tests.helpers import relative
 
 SMALL = Setting(width=56, num_heads=2, side=5, batch=1)

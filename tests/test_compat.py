@@ -1,10 +1,10 @@
 import subprocess
 import sys
 
-from escnn_attn import fourier_type, planar_gspace
-
 import escnn.group._numerical
 import pytest
+
+from escnn_attn import fourier_type, planar_gspace
 
 
 def python(code: str) -> subprocess.CompletedProcess:

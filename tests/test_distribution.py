@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from escnn_attn import __version__
-
 import pytest
+
+from escnn_attn import __version__
 
 ROOT = Path(__file__).parents[1]
 #: run away from the repository

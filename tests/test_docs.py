@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from escnn_attn.testing import assert_equivariant
-
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
+
+from escnn_attn.testing import assert_equivariant
 
 DOCS = Path(__file__).parents[1] / "docs"
 #: pages that say by `assert` what their code gives

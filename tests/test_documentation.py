@@ -2,9 +2,9 @@
 
 import inspect
 
-import escnn_attn
-
 import pytest
+
+import escnn_attn
 
 PUBLIC = {name: getattr(escnn_attn, name) for name in escnn_attn.__all__ if callable(getattr(escnn_attn, name))}
 

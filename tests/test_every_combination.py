@@ -3,16 +3,15 @@
 from functools import cache, partial
 from itertools import combinations, product
 
-from escnn_attn import Disc, SteerableCrossAttention, SteerableSelfAttention, planar_gspace
-from escnn_attn.fields.types import spectral_representation
-from escnn_attn.testing import equivariance_error, random_elements
-
 import numpy as np
 import pytest
 import torch
 from escnn.gspaces import GSpace2D, flip2dOnR2, flipRot2dOnR2
 from escnn.nn import FieldType
 
+from escnn_attn import Disc, SteerableCrossAttention, SteerableSelfAttention, planar_gspace
+from escnn_attn.fields.types import spectral_representation
+from escnn_attn.testing import equivariance_error, random_elements
 from tests.helpers import POSITIONS, mixed_type, worst
 
 TOLERANCE = 1e-6

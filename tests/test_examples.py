@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-from escnn_attn import InvariantPooling, SteerableSelfAttention, fourier_type, planar_gspace, testing
-
 import pytest
 import torch
 from escnn.nn import EquivariantModule
+
+from escnn_attn import InvariantPooling, SteerableSelfAttention, fourier_type, planar_gspace, testing
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))

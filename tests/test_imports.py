@@ -7,9 +7,9 @@ import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-import escnn_attn
-
 import pytest
+
+import escnn_attn
 
 ROOT = Path(escnn_attn.__file__).parent
 #: each imports from those before it alone

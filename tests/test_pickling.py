@@ -6,6 +6,15 @@ import subprocess
 import sys
 from functools import partial
 
+import escnn.nn
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing
+from escnn.group import change_basis
+from escnn.gspaces import flip2dOnR2, no_base_space
+from escnn.nn import FieldType
+
 from escnn_attn import (
     Disc,
     DistanceBias,
@@ -29,16 +38,6 @@ from escnn_attn import (
     planar_gspace,
     steerable_block,
 )
-
-import escnn.nn
-import numpy as np
-import pytest
-import torch
-import torch.multiprocessing
-from escnn.group import change_basis
-from escnn.gspaces import flip2dOnR2, no_base_space
-from escnn.nn import FieldType
-
 from tests.helpers import GROUPS, cloud, mixed_type, randomize, small_model
 
 D4, O2 = planar_gspace("D4"), planar_gspace("O2")

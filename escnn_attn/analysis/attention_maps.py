@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from escnn_attn.models import SteerableTransformer, SteerableTransformerBlock
 from escnn_attn.nn import SteerableSelfAttention
 from escnn_attn.tokens.windows import stride_of
-
-import torch
-from torch import Tensor
 
 
 @dataclass(frozen=True)

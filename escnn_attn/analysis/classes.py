@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.figure import Figure
+
 from escnn_attn.analysis.plots import save_figure
 from escnn_attn.data.preparation import with_palette
 from escnn_attn.files import write_atomically
-
-import numpy as np
-from matplotlib.figure import Figure
 
 
 def class_table(confusion: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -3,6 +3,12 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import escnn.nn
+import numpy as np
+import torch
+from escnn.nn import EquivariantModule, FieldType, GeometricTensor
+from torch import Tensor, nn
+
 from escnn_attn import (
     InvariantPooling,
     RotaryEmbedding,
@@ -16,12 +22,6 @@ from escnn_attn.functional import invariants
 from escnn_attn.models import crop
 from escnn_attn.testing import random_elements, relative_error, transform
 from escnn_attn.tokens import Lattice, lattice_positions
-
-import escnn.nn
-import numpy as np
-import torch
-from escnn.nn import EquivariantModule, FieldType, GeometricTensor
-from torch import Tensor, nn
 
 
 def smooth_image(degrees: float, size: int = 29, bumps: int = 12, seed: int = 0, width: float = 2.0) -> Tensor:

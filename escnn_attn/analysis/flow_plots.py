@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from escnn_attn.analysis.plots import COLORS, save_figure
-from escnn_attn.data.turbulence import energy_spectrum, vorticity_of
-from escnn_attn.files import write_atomically
-
 import numpy as np
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from escnn_attn.analysis.plots import COLORS, save_figure
+from escnn_attn.data.turbulence import energy_spectrum, vorticity_of
+from escnn_attn.files import write_atomically
 
 
 def plot_energy_spectra(

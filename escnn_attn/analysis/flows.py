@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from escnn_attn.data.flow import Flow, turn
-
 import torch
 from torch import Tensor
+
+from escnn_attn.data.flow import Flow, turn
 
 #: from velocities (b, 2, n, n) to those an interval later
 Prediction = Callable[[Tensor], Tensor]

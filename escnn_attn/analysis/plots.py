@@ -5,13 +5,13 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from escnn_attn.files import write_atomically
-
 import numpy as np
 from cycler import Cycler, cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+from escnn_attn.files import write_atomically
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 CHARGES = {1.0: ("tab:red", "positive"), -1.0: ("tab:blue", "negative")}

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from escnn_attn.analysis.plots import plot_accuracy_by_angle
-from escnn_attn.analysis.runs import read_runs
-
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+
+from escnn_attn.analysis.plots import plot_accuracy_by_angle
+from escnn_attn.analysis.runs import read_runs
 
 #: format of each metric: heading after the name of the test set, unit, and number
 FORMATS: dict[str, tuple[str, str, Callable[[float], str]]] = {

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from escnn_attn.data.digits import rotate_images, to_input
-from escnn_attn.testing import relative_error
-
 import numpy as np
 import torch
 from torch import nn
+
+from escnn_attn.data.digits import rotate_images, to_input
+from escnn_attn.testing import relative_error
 
 #: rotation angles in degrees
 ANGLES = tuple(range(0, 360, 15))

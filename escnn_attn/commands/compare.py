@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from omegaconf import MISSING
+
 from escnn_attn.analysis import as_markdown, compare_runs, plot_accuracy_by_angle, plot_sample_efficiency, read_runs
 from escnn_attn.training import parse_options
-
-from omegaconf import MISSING
 
 
 @dataclass

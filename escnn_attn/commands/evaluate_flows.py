@@ -13,18 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
 from escnn_attn.analysis import animate_vorticity, flow_errors, plot_energy_spectra, plot_rollout_errors, rollout, turning_error
 from escnn_attn.analysis.flows import Prediction, prediction_of
 from escnn_attn.data import Flow
 from escnn_attn.files import write_json
 from escnn_attn.models import build
 from escnn_attn.training import FieldRegression, load_module, parse_options
-
-import torch
-from omegaconf import OmegaConf
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
 
 #: what the configuration of the data of a run may call
 DATA = [f"escnn_attn.data.{name}" for name in ("Flow", "AugmentedFlow", "TurbulenceConfig")]

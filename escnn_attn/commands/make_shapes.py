@@ -15,10 +15,10 @@ Options:
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from omegaconf import MISSING
+
 from escnn_attn.data import write_shapes
 from escnn_attn.training import parse_options
-
-from omegaconf import MISSING
 
 
 @dataclass

@@ -14,13 +14,6 @@ Options:
 from dataclasses import dataclass
 from pathlib import Path
 
-from escnn_attn import SteerableTransformer
-from escnn_attn.analysis import attention_map
-from escnn_attn.analysis.plots import draw_attention, save_figure
-from escnn_attn.data import Digits, rotate_images, to_input
-from escnn_attn.files import write_atomically
-from escnn_attn.training import load_module, parse_options
-
 import numpy as np
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.artist import Artist
@@ -28,6 +21,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from omegaconf import MISSING
+
+from escnn_attn import SteerableTransformer
+from escnn_attn.analysis import attention_map
+from escnn_attn.analysis.plots import draw_attention, save_figure
+from escnn_attn.data import Digits, rotate_images, to_input
+from escnn_attn.files import write_atomically
+from escnn_attn.training import load_module, parse_options
 
 
 @dataclass

@@ -28,6 +28,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from escnn_attn.data.preparation import with_palette
 from escnn_attn.files import write_atomically
 from escnn_attn.models import PretrainedNetwork
@@ -46,8 +48,6 @@ from escnn_attn.training import (
     parse_options,
 )
 from escnn_attn.training.array_prediction import regression_of
-
-import torch
 
 
 @dataclass

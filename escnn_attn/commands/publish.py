@@ -12,11 +12,11 @@ Options:
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from omegaconf import MISSING
+
 from escnn_attn.pretrained import read_config
 from escnn_attn.pretrained.hub import require_hub, require_repository, upload, write_card
 from escnn_attn.training import parse_options, publish
-
-from omegaconf import MISSING
 
 
 @dataclass

@@ -4,10 +4,10 @@ from escnn_attn.compat.installation import import_escnn
 
 import_escnn()  # before anything else imports it
 
+import escnn.group._numerical
+
 from escnn_attn.compat.filters import change_of_mode, kept_filter, made_by_escnn, plain_indices, tend_filters
 from escnn_attn.compat.pickling import pickle_by_numbers
-
-import escnn.group._numerical
 
 # escnn issue 112: the randomized solver of scikit-learn, when it is importable, returns np.matrix and kernel bases
 # of O(2) and D_N crash. Without it escnn takes scipy's, which works.

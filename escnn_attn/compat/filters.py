@@ -4,10 +4,10 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from escnn_attn.modes import keepable
-
 import torch
 from torch import Tensor, nn
+
+from escnn_attn.modes import keepable
 
 T = TypeVar("T", bound=nn.Module)
 Shared = TypeVar("Shared")

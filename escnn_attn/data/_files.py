@@ -6,9 +6,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from escnn_attn.files import write_atomically
-
 import numpy as np
+
+from escnn_attn.files import write_atomically
 
 
 def cache_folder() -> Path:
@@ -31,7 +31,7 @@ def cached_arrays(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[
     if damaged or not path.exists():
         arrays = make()
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: np.savez(temporary, **arrays))
+        write_atomically(path, lambda temporary: np.savez(temporary, **arrays))  # pyright: ignore[reportArgumentType] (its stub takes them for another argument)
     with np.load(path) as stored:
         return dict(stored)
 

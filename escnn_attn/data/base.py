@@ -4,11 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from escnn_attn.arguments import require_integer
-
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
+
+from escnn_attn.arguments import require_integer
 
 
 class DataModule(pl.LightningDataModule, ABC):

@@ -4,17 +4,17 @@ from abc import abstractmethod
 from importlib.resources import files
 from pathlib import Path
 
-from escnn_attn.data._files import cached_arrays
-from escnn_attn.data.base import DataModule
-from escnn_attn.data.mnist import load_mnist
-from escnn_attn.files import write_atomically
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
+
+from escnn_attn.data._files import cached_arrays
+from escnn_attn.data.base import DataModule
+from escnn_attn.data.mnist import load_mnist
+from escnn_attn.files import write_atomically
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -147,4 +147,4 @@ def make_digits(target: Path, folder: str | None = None) -> None:
         for name, chosen in (("train", train), ("test", test))
         for kind, values in (("images", images), ("labels", labels))
     }
-    write_atomically(target, lambda temporary: np.savez_compressed(temporary, **arrays))
+    write_atomically(target, lambda temporary: np.savez_compressed(temporary, **arrays))  # pyright: ignore[reportArgumentType] (its stub takes them for another argument)

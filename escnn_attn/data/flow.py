@@ -3,15 +3,15 @@
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from escnn_attn.arguments import require_flag
-from escnn_attn.data._files import cached_arrays
-from escnn_attn.data.base import DataModule
-from escnn_attn.data.turbulence import evolve, random_vorticity, velocity_of, vorticity_of
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
+
+from escnn_attn.arguments import require_flag
+from escnn_attn.data._files import cached_arrays
+from escnn_attn.data.base import DataModule
+from escnn_attn.data.turbulence import evolve, random_vorticity, velocity_of, vorticity_of
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+from torch.utils.data import Dataset
+
 from escnn_attn.arguments import require_flag, require_integer, require_items
 from escnn_attn.data._splits import Split, has_images, image_files, require_folder, subfolders
 from escnn_attn.data.base import DataModule
 from escnn_attn.data.preparation import ImagePreparation, read_image, whole_files
-
-from torch import Tensor
-from torch.utils.data import Dataset
 
 Strata = dict[str, list[Path]]
 

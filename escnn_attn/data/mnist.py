@@ -10,10 +10,10 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from escnn_attn.data._files import cache_folder
 from escnn_attn.files import write_atomically
-
-import numpy as np
 
 # sha256 of the uncompressed IDX files
 FILES = {

@@ -3,13 +3,13 @@
 from functools import partial
 from typing import Any, NamedTuple
 
-from escnn_attn.data.base import DataModule
-from escnn_attn.data.particles import ParticleClouds, SimulationConfig, random_orthogonal
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
+
+from escnn_attn.data.base import DataModule
+from escnn_attn.data.particles import ParticleClouds, SimulationConfig, random_orthogonal
 
 #: standard deviation of the shifts of the test set `"moved"`
 SHIFT = 3.0

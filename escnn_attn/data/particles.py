@@ -3,9 +3,9 @@
 from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
-from escnn_attn.data._files import cached_arrays
-
 import numpy as np
+
+from escnn_attn.data._files import cached_arrays
 
 #: standard deviations of the initial coordinates and velocity components
 SPREAD, SPEED = 1.0, 0.5

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from escnn_attn.arguments import require_integer, require_items
-
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from escnn_attn.arguments import require_integer, require_items
 
 #: label of pixels that do not count
 IGNORED = 255

@@ -5,14 +5,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
 from escnn_attn.arguments import require_integer, require_items
 from escnn_attn.data._splits import image_files
 from escnn_attn.data.images import FileDataModule, FileDataset, Strata
 from escnn_attn.data.preparation import IGNORED, ImagePreparation, read_image, read_labels
-
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 
 class SegmentationFolder(FileDataModule):

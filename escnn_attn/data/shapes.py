@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from PIL import Image, ImageDraw
+
 from escnn_attn.arguments import require_integer
 from escnn_attn.data.preparation import with_palette
 from escnn_attn.files import write_atomically
-
-import numpy as np
-from PIL import Image, ImageDraw
 
 #: pixels that are drawn for each pixel and axis
 OVERSAMPLING = 4
@@ -76,7 +76,7 @@ def draw_shapes(count: int, *, side: int = 64, rotated: bool = False, per_image:
         require_integer(name, value)
     rng = np.random.default_rng(require_integer("seed", seed, 0))
     labels = np.arange(count) % len(SHAPES)
-    pictures = [_picture(rng, label, side, rotated, per_image) for label in labels]
+    pictures = [_picture(rng, int(label), side, rotated, per_image) for label in labels]
     images, masks = (np.stack(parts) for parts in zip(*pictures, strict=True))
     return Shapes(images, labels, masks)
 

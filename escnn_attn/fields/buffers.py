@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from escnn_attn.modes import keepable
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+
+from escnn_attn.modes import keepable
 
 
 class ExactBuffer(nn.Module):

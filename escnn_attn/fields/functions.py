@@ -8,14 +8,14 @@ synthesis matrix $A$ of this module, whose columns are orthonormal.
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from escnn_attn.fields.irreps import IrrepId
-from escnn_attn.modes import fixed
-
 import numpy as np
 import torch
 from escnn.group import CyclicGroup, DihedralGroup, Group, GroupElement
 from scipy.special import jv
 from torch import Tensor
+
+from escnn_attn.fields.irreps import IrrepId
+from escnn_attn.modes import fixed
 
 MAX_SAMPLES = 512
 

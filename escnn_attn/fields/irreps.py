@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from escnn_attn.arguments import require_positive
-
 import numpy as np
 from escnn.group import Group
+
+from escnn_attn.arguments import require_positive
 
 #: as `group.irrep(*id)` takes it
 IrrepId = tuple[int, ...]

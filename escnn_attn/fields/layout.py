@@ -1,15 +1,15 @@
 """Isotypic coordinates of any field type."""
 
-from escnn_attn.arguments import require_instance
-from escnn_attn.fields.buffers import ExactBuffer
-from escnn_attn.fields.irreps import IrrepId, Irreps
-
 import numpy as np
 import torch
 from einops import rearrange
 from escnn.group import Representation
 from escnn.nn import FieldType
 from torch import Tensor, nn
+
+from escnn_attn.arguments import require_instance
+from escnn_attn.fields.buffers import ExactBuffer
+from escnn_attn.fields.irreps import IrrepId, Irreps
 
 #: isotypic features: one tensor (d, b, t, m) per irrep
 Features = tuple[Tensor, ...]

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Mapping
 
-from escnn_attn.arguments import require_instance, require_integer
-from escnn_attn.fields.functions import band_limit, band_limited_irreps
-from escnn_attn.fields.irreps import IrrepId
-
 import numpy as np
 from escnn.group import Group, Representation
 from escnn.gspaces import GSpace, GSpace2D, flipRot2dOnR2, rot2dOnR2, trivialOnR2
 from escnn.nn import FieldType
+
+from escnn_attn.arguments import require_instance, require_integer
+from escnn_attn.fields.functions import band_limit, band_limited_irreps
+from escnn_attn.fields.irreps import IrrepId
 
 Fields = FieldType | Mapping[str, int] | int
 

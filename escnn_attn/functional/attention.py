@@ -3,12 +3,12 @@
 from functools import partial
 from typing import Any
 
-from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients
-from escnn_attn.modes import plain_operations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients
+from escnn_attn.modes import plain_operations
 
 #: where kernels in half precision are up to twice as fast for head widths that are multiples of 8
 ALIGNED_DEVICES = ("cuda",)

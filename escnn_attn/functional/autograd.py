@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from escnn_attn.modes import plain_operations
-
 import torch
 from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor  # pyright: ignore[reportMissingImports] (of is_grads_batched)
+
+from escnn_attn.modes import plain_operations
 
 Gradients = tuple[Tensor | None, ...]
 

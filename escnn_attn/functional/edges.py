@@ -6,12 +6,12 @@ Axes: `e` edge, `t` query, `s` key, `h` head, `w` width.
 from collections.abc import Sequence
 from typing import Any
 
-from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients
-from escnn_attn.modes import plain_operations
-
 import numpy as np
 import torch
 from torch import Tensor
+
+from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients
+from escnn_attn.modes import plain_operations
 
 CHUNK = 8192
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from escnn_attn.functional.autograd import Gradients, batched
-from escnn_attn.modes import plain_operations
-
 import torch
 from torch import Tensor
+
+from escnn_attn.functional.autograd import Gradients, batched
+from escnn_attn.modes import plain_operations
 
 
 class RotaryBlock(NamedTuple):

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from escnn_attn.fields import Features
-
 import torch
 from torch import Tensor
+
+from escnn_attn.fields import Features
 
 
 def invariants(features: Features, trivial: Sequence[bool]) -> Tensor:

@@ -3,12 +3,12 @@
 from functools import partial
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from escnn_attn.fields import Features
 from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients
 from escnn_attn.modes import plain_operations
-
-import torch
-from torch import Tensor
 
 
 def rms_norm(features: Features, gains: Features, eps: float) -> Features:

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from escnn_attn.functional.autograd import Gradients, autocasted, differentiate, plain_gradients
-from escnn_attn.modes import plain_operations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from escnn_attn.functional.autograd import Gradients, autocasted, differentiate, plain_gradients
+from escnn_attn.modes import plain_operations
 
 
 class Activation(NamedTuple):

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from escnn_attn.functional.autograd import Gradients, batched
-from escnn_attn.modes import plain_operations
-
 import torch
 from torch import Tensor
+
+from escnn_attn.functional.autograd import Gradients, batched
+from escnn_attn.modes import plain_operations
 
 
 class RotatePairs(torch.autograd.Function):

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from escnn_attn.fields import Features, Irreps
 from escnn_attn.functional.autograd import Gradients, autocasted, batched, differentiate
 from escnn_attn.modes import plain_operations
-
-import torch
-from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from itertools import product
 from typing import Any
 
-from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients
-from escnn_attn.modes import plain_operations
-
 import torch
 from torch import Tensor
+
+from escnn_attn.functional.autograd import Gradients, differentiate, plain_gradients
+from escnn_attn.modes import plain_operations
 
 
 def squares(x: Tensor, size: int, step: int) -> Tensor:

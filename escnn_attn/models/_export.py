@@ -2,6 +2,10 @@
 
 import copy
 
+import torch
+from escnn.nn import EquivariantModule
+from torch import Tensor, nn
+
 from escnn_attn.models.block import SteerableStack
 from escnn_attn.models.pyramid import SteerablePyramid
 from escnn_attn.nn._export import fixed_size, without_types
@@ -9,10 +13,6 @@ from escnn_attn.nn.linear import SteerableLinear
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.nn.pooling import InvariantPooling
 from escnn_attn.tokens import PaddedClouds, Tokens, grid_of
-
-import torch
-from escnn.nn import EquivariantModule
-from torch import Tensor, nn
 
 
 def crop(images: Tensor) -> Tensor:

@@ -4,6 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
+from escnn.gspaces import GSpace
+from escnn.nn import GeometricTensor
+from torch import Tensor, nn
+from typing_extensions import Self, Unpack
+
 from escnn_attn.arguments import require_choice, require_flag, require_integer
 from escnn_attn.compat import made_by_escnn
 from escnn_attn.fields import as_field_type
@@ -16,11 +21,6 @@ from escnn_attn.models.pyramid import Stage, SteerablePyramid, stages_of
 from escnn_attn.models.stems import patch_stem
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.tokens import DomainOptions, Grid, Tokens, domain_of, require_input
-
-from escnn.gspaces import GSpace
-from escnn.nn import GeometricTensor
-from torch import Tensor, nn
-from typing_extensions import Self, Unpack
 
 OutputFormat = Literal["fields", "NCHW", "invariants"]
 FORMATS = ("fields", "NCHW", "invariants")

@@ -4,6 +4,10 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
 
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
 from escnn_attn.arguments import require_flag, require_instance
 from escnn_attn.fields import Features
 from escnn_attn.modes import any_sizes, plain_operations
@@ -12,10 +16,6 @@ from escnn_attn.nn.dropout import DropPath
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.nn.norm import SteerableRMSNorm
 from escnn_attn.tokens import Tokens
-
-import torch
-from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 
 class SteerableTransformerBlock(TokenModule):

@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
+from escnn.nn import FieldType
+from torch import Tensor, nn
+
 from escnn_attn.nn.convolution import SteerableConvolution
 from escnn_attn.nn.linear import SteerableLinear
 from escnn_attn.nn.nonlinearity import FourierGELU
 from escnn_attn.nn.norm import SteerableRMSNorm
 from escnn_attn.nn.resampling import Upsampling
-
-import torch
-from escnn.nn import FieldType
-from torch import Tensor, nn
 
 
 class FeaturePyramidDecoder(nn.Module):

@@ -3,6 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from escnn.gspaces import GSpace
+from escnn.nn import GeometricTensor
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
 from escnn_attn.compat import made_by_escnn, tend_filters
 from escnn_attn.fields import as_field_type
 from escnn_attn.fields.types import Fields
@@ -13,11 +18,6 @@ from escnn_attn.models.factories import steerable_block
 from escnn_attn.models.pyramid import Stage
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.tokens import DomainOptions
-
-from escnn.gspaces import GSpace
-from escnn.nn import GeometricTensor
-from torch import Tensor, nn
-from typing_extensions import Unpack
 
 
 class SteerableDenseTransformer(PyramidNetwork):

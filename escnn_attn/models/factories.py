@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from escnn.nn import FieldType
+
 from escnn_attn.arguments import require_factory
 from escnn_attn.fields import require_planar
 from escnn_attn.models.block import SteerableTransformerBlock
@@ -10,8 +12,6 @@ from escnn_attn.nn.feedforward import BilinearFeedForward, FourierFeedForward
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.nn.neighborhood import Neighborhood
 from escnn_attn.nn.position import PositionFactory, RotaryEmbedding
-
-from escnn.nn import FieldType
 
 
 def steerable_block(

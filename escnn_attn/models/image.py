@@ -2,6 +2,12 @@
 
 from collections.abc import Sequence
 
+from escnn.group import GroupElement
+from escnn.gspaces import GSpace
+from escnn.nn import GeometricTensor
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
 from escnn_attn.arguments import require_integer, require_items
 from escnn_attn.fields.types import Fields
 from escnn_attn.models._export import ExportedNetwork, crop
@@ -11,12 +17,6 @@ from escnn_attn.models.stems import attends, convolution_stem
 from escnn_attn.testing import check_equivariance
 from escnn_attn.tokens import DomainOptions, Grid, Tokens, domain_of, require_input
 from escnn_attn.tokens.windows import coarse_grid, fitting_side, keeps_center, remedies, stride_of, windows_of
-
-from escnn.group import GroupElement
-from escnn.gspaces import GSpace
-from escnn.nn import GeometricTensor
-from torch import Tensor, nn
-from typing_extensions import Unpack
 
 
 class ImageNetwork(SteerableNetwork):
@@ -125,8 +125,8 @@ class SteerableTransformer(LogitReadout, ImageNetwork):
         checkpointing: whether blocks are computed again for the gradient, in less memory.
 
     Shape:
-        images (b, c, height, width), as a tensor or a geometric tensor of `in_type`, to logits (b, num_classes). Unless the group is
-        trivial, h and w must be sides on which the strides of the stem keep the center (4 n + 1, by default).
+        images (b, c, height, width), as a tensor or a geometric tensor of `in_type`, to logits (b, num_classes). The stems of
+        this library take any height and width; strided convolutions of escnn in a stem take those whose center they keep.
 
     Raises:
         TypeError: for types that are not on the gspace.

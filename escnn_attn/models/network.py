@@ -4,6 +4,11 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from escnn.gspaces import GSpace
+from escnn.nn import EquivariantModule, FieldType, GeometricTensor
+from torch import Tensor, nn
+from typing_extensions import Self, Unpack
+
 from escnn_attn.arguments import require_factory, require_instance, require_integer
 from escnn_attn.compat import change_of_mode, made_by_escnn, tend_filters
 from escnn_attn.fields import as_field_type, fourier_type, planar_gspace, require_planar
@@ -18,11 +23,6 @@ from escnn_attn.nn.modules import TakesDomain, TokenModule
 from escnn_attn.nn.norm import SteerableRMSNorm
 from escnn_attn.nn.pooling import InvariantPooling
 from escnn_attn.tokens import DomainOptions, Tokens, in_similar_sizes
-
-from escnn.gspaces import GSpace
-from escnn.nn import EquivariantModule, FieldType, GeometricTensor
-from torch import Tensor, nn
-from typing_extensions import Self, Unpack
 
 #: band limit of networks on continuous groups, where none is given
 MAX_FREQUENCY = 3

@@ -1,5 +1,11 @@
 """Transformers of point clouds."""
 
+from escnn.group import GroupElement
+from escnn.gspaces import GSpace
+from escnn.nn import GeometricTensor
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
 from escnn_attn.fields.types import Fields
 from escnn_attn.models._export import ExportedPointNetwork
 from escnn_attn.models.block import SteerableStack
@@ -9,12 +15,6 @@ from escnn_attn.nn.modules import TakesDomain, TokenModule
 from escnn_attn.testing import check_equivariance
 from escnn_attn.tokens import Clouds, DomainOptions, Tokens, domain_of, require_input
 from escnn_attn.tokens.windows import windows_of
-
-from escnn.group import GroupElement
-from escnn.gspaces import GSpace
-from escnn.nn import GeometricTensor
-from torch import Tensor, nn
-from typing_extensions import Unpack
 
 
 class PointNetwork(SteerableNetwork):

@@ -6,12 +6,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from torch import nn
+from typing_extensions import Self
+
 from escnn_attn.models.config import Trust, build, described, name_of
 from escnn_attn.pretrained import read_config, read_weights, resolve, write_network
 from escnn_attn.pretrained.hub import require_hub, require_repository, upload, write_card
-
-from torch import nn
-from typing_extensions import Self
 
 
 class PretrainedNetwork(nn.Module):

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
+from escnn.gspaces import GSpace
+from escnn.nn import EquivariantModule, FieldType
+from torch import Tensor, nn
+
 from escnn_attn.arguments import require_factory, require_instance, require_integer, require_items, require_positive
 from escnn_attn.fields import IsotypicLayout, fourier_type
 from escnn_attn.models.block import SteerableStack
@@ -15,10 +19,6 @@ from escnn_attn.nn.neighborhood import Disc
 from escnn_attn.nn.norm import SteerableRMSNorm
 from escnn_attn.nn.resampling import PatchMerging
 from escnn_attn.tokens import Tokens
-
-from escnn.gspaces import GSpace
-from escnn.nn import EquivariantModule, FieldType
-from torch import Tensor, nn
 
 
 @dataclass(frozen=True)

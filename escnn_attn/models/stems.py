@@ -2,6 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+import escnn.nn
+from escnn.nn import EquivariantModule, FieldType
+from torch import nn
+
 from escnn_attn.arguments import require_factory, require_integer, require_items
 from escnn_attn.fields import field_type, require_planar
 from escnn_attn.nn.attention import LiftingSelfAttention, RegularSelfAttention, SteerableAttention
@@ -11,10 +15,6 @@ from escnn_attn.nn.nonlinearity import FourierGELU
 from escnn_attn.nn.norm import SteerableRMSNorm
 from escnn_attn.nn.resampling import AntialiasedPooling
 from escnn_attn.nn.sequential import SequentialModule
-
-import escnn.nn
-from escnn.nn import EquivariantModule, FieldType
-from torch import nn
 
 
 def convolution_stem(

@@ -5,6 +5,14 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import cast
 
+import escnn.nn
+import torch
+from escnn.group import GroupElement
+from escnn.gspaces import GSpace
+from escnn.nn import EquivariantModule, FieldType, GeometricTensor
+from torch import Tensor, nn
+from typing_extensions import Self
+
 from escnn_attn.arguments import require_factory, require_flag, require_instance, require_integer
 from escnn_attn.compat import change_of_mode, made_by_escnn, tend_filters
 from escnn_attn.fields import as_field_type, fourier_type, planar_gspace
@@ -14,14 +22,6 @@ from escnn_attn.models.published import PretrainedNetwork
 from escnn_attn.models.stems import pointwise_of
 from escnn_attn.testing import check_equivariance
 from escnn_attn.tokens import require_input
-
-import escnn.nn
-import torch
-from escnn.group import GroupElement
-from escnn.gspaces import GSpace
-from escnn.nn import EquivariantModule, FieldType, GeometricTensor
-from torch import Tensor, nn
-from typing_extensions import Self
 
 NormFactory = Callable[[FieldType], EquivariantModule]
 

@@ -3,11 +3,11 @@
 import copy
 from typing import Any
 
-from escnn_attn.modes import plain_number
-
 import torch
 from escnn.nn import EquivariantModule, FieldType
 from torch import Tensor, nn
+
+from escnn_attn.modes import plain_number
 
 
 class ExportedModule(nn.Module):

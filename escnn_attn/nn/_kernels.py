@@ -6,17 +6,17 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
-from escnn_attn.fields import ExactBuffer
-from escnn_attn.functional.autograd import Gradients, autocasted, differentiate, plain_gradients
-from escnn_attn.modes import keepable
-from escnn_attn.tokens import Lattice, lattice_positions
-
 import numpy as np
 import torch
 from escnn.kernels import KernelBasis
 from escnn.nn.modules.basismanager import BlocksBasisExpansion
 from escnn.nn.modules.basismanager.basisexpansion_singleblock import normalize_basis
 from torch import Tensor, nn
+
+from escnn_attn.fields import ExactBuffer
+from escnn_attn.functional.autograd import Gradients, autocasted, differentiate, plain_gradients
+from escnn_attn.modes import keepable
+from escnn_attn.tokens import Lattice, lattice_positions
 
 #: for rows of a matrix of a kernel: the kernels that are not zero there
 Support = tuple[tuple[tuple[int, ...], list[int]], ...]

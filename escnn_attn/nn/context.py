@@ -4,14 +4,14 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple, TypedDict
 
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor
+from typing_extensions import Unpack
+
 from escnn_attn.arguments import require_integer, require_positive
 from escnn_attn.fields import IsotypicLayout, require_planar
 from escnn_attn.nn.modules import IsotypicModule
 from escnn_attn.tokens import Domain, DomainOptions, Tokens, domain_of, grid_of, require_input, require_tensor
-
-from escnn.nn import FieldType, GeometricTensor
-from torch import Tensor
-from typing_extensions import Unpack
 
 
 class ContextOptions(TypedDict, total=False):

@@ -3,19 +3,19 @@
 import copy
 from typing import cast
 
-from escnn_attn.arguments import require_choice, require_integer
-from escnn_attn.compat import kept_filter, plain_indices
-from escnn_attn.fields import require_planar
-from escnn_attn.nn._kernels import deviations, follow_stored, kernel_expansion, resampled
-from escnn_attn.testing import check_equivariance
-from escnn_attn.tokens import require_input
-
 import escnn.nn
 import torch
 import torch.nn.functional as F
 from escnn.group import GroupElement
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor, nn
+
+from escnn_attn.arguments import require_choice, require_integer
+from escnn_attn.compat import kept_filter, plain_indices
+from escnn_attn.fields import require_planar
+from escnn_attn.nn._kernels import deviations, follow_stored, kernel_expansion, resampled
+from escnn_attn.testing import check_equivariance
+from escnn_attn.tokens import require_input
 
 PADDING_MODES = ("zeros", "circular")
 

@@ -1,11 +1,11 @@
 """Equivariant dropout: of whole fields, and of whole branches per sample."""
 
+from escnn.nn import FieldType
+from torch import nn
+
 from escnn_attn.arguments import require_share
 from escnn_attn.fields import ExactBuffer
 from escnn_attn.tokens import Tokens
-
-from escnn.nn import FieldType
-from torch import nn
 
 
 class SteerableDropout(nn.Module):

@@ -2,6 +2,11 @@
 
 from collections.abc import Callable
 
+import torch
+import torch.nn.functional as F
+from escnn.nn import FieldType
+from torch import nn
+
 from escnn_attn.arguments import require_positive
 from escnn_attn.fields import (
     ExactBuffer,
@@ -19,11 +24,6 @@ from escnn_attn.functional import GELU, PRODUCT, Activation, invariants, pointwi
 from escnn_attn.nn.linear import IsotypicLinear
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.tokens import Tokens
-
-import torch
-import torch.nn.functional as F
-from escnn.nn import FieldType
-from torch import nn
 
 
 class FunctionFeedForward(TokenModule):

@@ -1,14 +1,14 @@
 """Equivariant linear maps by Schur's lemma."""
 
+import torch
+from escnn.nn import FieldType
+from torch import Tensor, nn
+
 from escnn_attn.arguments import require_flag
 from escnn_attn.fields import Features, Irreps
 from escnn_attn.functional import GroupFunctions, IsotypicFeatures, LinearPlan, isotypic_linear
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.tokens import Tokens
-
-import torch
-from escnn.nn import FieldType
-from torch import Tensor, nn
 
 
 class IsotypicLinear(nn.Module):

@@ -4,15 +4,15 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from escnn_attn.fields import IsotypicLayout, require_planar
-from escnn_attn.nn._export import ExportedModule
-from escnn_attn.testing import Approximate, check_equivariance
-from escnn_attn.tokens import DomainOptions, Tokens, grid_of, in_similar_sizes, require_input
-
 from escnn.group import GroupElement
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from torch import Tensor, nn
 from typing_extensions import Unpack
+
+from escnn_attn.fields import IsotypicLayout, require_planar
+from escnn_attn.nn._export import ExportedModule
+from escnn_attn.testing import Approximate, check_equivariance
+from escnn_attn.tokens import DomainOptions, Tokens, grid_of, in_similar_sizes, require_input
 
 
 class PlanarModule(Approximate, EquivariantModule):

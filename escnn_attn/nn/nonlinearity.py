@@ -1,15 +1,15 @@
 """A smooth nonlinearity of functions on the group, for between convolutions."""
 
+import torch.nn.functional as F
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor
+
 from escnn_attn.fields import ExactBuffer, group_samples, require_samples, require_spectral, synthesis_matrix
 from escnn_attn.fields.functions import aliasing
 from escnn_attn.fields.types import frequency
 from escnn_attn.functional import GELU, pointwise
 from escnn_attn.nn.modules import PlanarModule
 from escnn_attn.tokens import require_input
-
-import torch.nn.functional as F
-from escnn.nn import FieldType, GeometricTensor
-from torch import Tensor
 
 
 class FourierGELU(PlanarModule):

@@ -1,13 +1,13 @@
 """Equivariant normalization."""
 
+import torch
+from escnn.nn import FieldType
+from torch import nn
+
 from escnn_attn.arguments import require_positive
 from escnn_attn.functional import rms_norm
 from escnn_attn.nn.modules import TokenModule
 from escnn_attn.tokens import Tokens
-
-import torch
-from escnn.nn import FieldType
-from torch import nn
 
 
 class SteerableRMSNorm(TokenModule):

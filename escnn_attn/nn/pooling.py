@@ -2,15 +2,15 @@
 
 from abc import abstractmethod
 
-from escnn_attn.fields import require_planar
-from escnn_attn.functional import invariants, token_mean
-from escnn_attn.nn.modules import IsotypicModule, TakesDomain
-from escnn_attn.tokens import DomainOptions, Tokens, grid_of, in_similar_sizes, require_input
-
 from escnn.gspaces import no_base_space
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 from typing_extensions import Unpack
+
+from escnn_attn.fields import require_planar
+from escnn_attn.functional import invariants, token_mean
+from escnn_attn.nn.modules import IsotypicModule, TakesDomain
+from escnn_attn.tokens import DomainOptions, Tokens, grid_of, in_similar_sizes, require_input
 
 
 class PoolingModule(IsotypicModule, TakesDomain):

@@ -1,5 +1,10 @@
 """Fields on coarser and on finer grids about the same center, whatever the side."""
 
+import numpy as np
+import torch
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor
+
 from escnn_attn.arguments import require_choice, require_integer, require_positive
 from escnn_attn.fields import ExactBuffer
 from escnn_attn.modes import kept_open, plain_number
@@ -7,11 +12,6 @@ from escnn_attn.nn.convolution import PADDING_MODES, SteerableConvolution, convo
 from escnn_attn.nn.modules import PlanarModule, TokenModule
 from escnn_attn.tokens import Grid, Lattice, Tokens, constants, lattice_positions, require_input
 from escnn_attn.tokens.windows import coarse_grid
-
-import numpy as np
-import torch
-from escnn.nn import FieldType, GeometricTensor
-from torch import Tensor
 
 
 class AntialiasedPooling(PlanarModule):

@@ -3,17 +3,17 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from escnn_attn.compat import change_of_mode, tend_filters
-from escnn_attn.nn.modules import TakesDomain
-from escnn_attn.testing import check_equivariance
-from escnn_attn.tokens import DomainOptions, require_dtype, require_type
-from escnn_attn.tokens.windows import Window, warn_off_center, windows_of
-
 import escnn.nn
 import torch
 from escnn.group import GroupElement
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from typing_extensions import Unpack
+
+from escnn_attn.compat import change_of_mode, tend_filters
+from escnn_attn.nn.modules import TakesDomain
+from escnn_attn.testing import check_equivariance
+from escnn_attn.tokens import DomainOptions, require_dtype, require_type
+from escnn_attn.tokens.windows import Window, warn_off_center, windows_of
 
 
 class SequentialModule(escnn.nn.SequentialModule, TakesDomain):

@@ -13,12 +13,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from escnn_attn.files import write_atomically, write_json
-from escnn_attn.pretrained.hub import download, is_repository
-
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
+
+from escnn_attn.files import write_atomically, write_json
+from escnn_attn.pretrained.hub import download, is_repository
 
 
 def available() -> list[str]:

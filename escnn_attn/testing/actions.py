@@ -1,13 +1,13 @@
 """Exact actions of the plane's isometries on geometric tensors, and the elements that have one."""
 
-from escnn_attn.tokens import Lattice, lattice_positions
-
 import numpy as np
 import torch
 from escnn.group import Group, GroupElement
 from escnn.gspaces import GSpace
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
+
+from escnn_attn.tokens import Lattice, lattice_positions
 
 Fields = GeometricTensor | Tensor
 

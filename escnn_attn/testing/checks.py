@@ -3,6 +3,13 @@
 from collections.abc import Iterable, Iterator
 from typing import Literal, TypedDict
 
+import numpy as np
+import torch
+from escnn.group import GroupElement
+from escnn.nn import EquivariantModule, PointwiseDropout
+from torch import nn
+from typing_extensions import Unpack
+
 from escnn_attn.arguments import require_flag, require_instance, require_integer, require_positive
 from escnn_attn.testing.actions import keeps_lattice, lattice_elements, transform
 from escnn_attn.testing.errors import field_error, require_signal
@@ -10,13 +17,6 @@ from escnn_attn.testing.modules import call, copy_of, input_types
 from escnn_attn.testing.motions import motion_errors
 from escnn_attn.testing.settings import CLOUDS, Setting, default_sizes, variants
 from escnn_attn.testing.tolerances import TOLERANCE, Bounds, exact_tolerance, precision, stated_bounds
-
-import numpy as np
-import torch
-from escnn.group import GroupElement
-from escnn.nn import EquivariantModule, PointwiseDropout
-from torch import nn
-from typing_extensions import Unpack
 
 Errors = list[tuple[GroupElement, float]]
 

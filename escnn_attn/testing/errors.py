@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from escnn_attn.testing.actions import Fields
-
 import numpy as np
 import torch
 from torch import Tensor
+
+from escnn_attn.testing.actions import Fields
 
 #: norm of an output, relative to the input, below which it is the rounding of a change of basis (float64 in any module)
 ROUNDING = 1e-14

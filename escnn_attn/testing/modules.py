@@ -4,11 +4,11 @@ import copy
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from escnn_attn.testing.actions import Fields
-
 import torch
 from escnn.nn import EquivariantModule, FieldType, GeometricTensor
 from torch import Tensor, nn
+
+from escnn_attn.testing.actions import Fields
 
 
 @runtime_checkable

@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from functools import partial
 
+import torch
+from escnn.nn import EquivariantModule
+from torch import nn
+
 from escnn_attn.testing.actions import Fields, reorder, roll, translate
 from escnn_attn.testing.errors import field_error
 from escnn_attn.testing.modules import call, copy_of
 from escnn_attn.testing.settings import Setting
 from escnn_attn.tokens.windows import stride_of, windows_of
-
-import torch
-from escnn.nn import EquivariantModule
-from torch import nn
 
 #: of the points, when translations are tested
 SHIFT = (5.3, -7.1)

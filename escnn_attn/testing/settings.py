@@ -4,15 +4,15 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from escnn_attn.testing.actions import lattice_elements, random_elements
-from escnn_attn.testing.modules import input_types
-from escnn_attn.tokens.windows import fitting_side, windows_of
-
 import numpy as np
 import torch
 from escnn.group import GroupElement
 from escnn.nn import FieldType, GeometricTensor
 from torch import nn
+
+from escnn_attn.testing.actions import lattice_elements, random_elements
+from escnn_attn.testing.modules import input_types
+from escnn_attn.tokens.windows import fitting_side, windows_of
 
 #: height and width of grids: odd, even, and not square
 GRIDS = ((11, 11), (8, 8), (7, 10))

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from escnn_attn.testing.actions import keeps_lattice
-from escnn_attn.testing.modules import input_types
-
 import escnn.nn
 import torch
 from escnn.group import GroupElement
 from escnn.gspaces import GSpace
 from torch import nn
+
+from escnn_attn.testing.actions import keeps_lattice
+from escnn_attn.testing.modules import input_types
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 #: the largest default tolerance, whatever the parts of a module state

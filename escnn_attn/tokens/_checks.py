@@ -1,10 +1,10 @@
 """Checks of a user's arguments."""
 
-from escnn_attn.arguments import require_integer
-
 import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor, nn
+
+from escnn_attn.arguments import require_integer
 
 
 def require_type(x: object, expected: FieldType) -> GeometricTensor:

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar
 
-from escnn_attn.modes import readable
-from escnn_attn.tokens._checks import require_batch_size
-from escnn_attn.tokens.domain import DomainOptions
-
 import torch
 from escnn.nn import GeometricTensor
 from torch import Tensor
 from typing_extensions import Unpack
+
+from escnn_attn.modes import readable
+from escnn_attn.tokens._checks import require_batch_size
+from escnn_attn.tokens.domain import DomainOptions
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
+import torch
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor
+
 from escnn_attn.arguments import require_pair
 from escnn_attn.modes import readable
 from escnn_attn.tokens._checks import require_batch_size, require_indices, require_mask, require_tensor, require_weights
 from escnn_attn.tokens.domain import Cell, Domain, position_dtype
 from escnn_attn.tokens.periodic import into_cell
-
-import torch
-from escnn.nn import FieldType, GeometricTensor
-from torch import Tensor
 
 
 class Clouds(Domain):

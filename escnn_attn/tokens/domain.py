@@ -7,13 +7,13 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache, reduce
 from typing import Any, NamedTuple, TypedDict, TypeVar
 
-from escnn_attn.modes import fixed, keepable, readable
-
 import numpy as np
 import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 from typing_extensions import Self
+
+from escnn_attn.modes import fixed, keepable, readable
 
 T = TypeVar("T")
 

@@ -2,12 +2,12 @@
 
 from typing import Any, cast
 
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor
+
 from escnn_attn.arguments import require_choice, require_instance
 from escnn_attn.tokens._checks import require_tensor
 from escnn_attn.tokens.domain import DomainOptions
-
-from escnn.nn import FieldType, GeometricTensor
-from torch import Tensor
 
 #: directions of messages in PyTorch Geometric: by default from the first row of `edge_index` to the second
 FLOWS = ("source_to_target", "target_to_source")

@@ -3,12 +3,12 @@
 import itertools
 from typing import NamedTuple
 
-from escnn_attn.modes import readable
-from escnn_attn.tokens.domain import Cell, Domain, constants, positions_tensor
-
 import numpy as np
 import torch
 from torch import Tensor
+
+from escnn_attn.modes import readable
+from escnn_attn.tokens.domain import Cell, Domain, constants, positions_tensor
 
 #: share of a cell by which images are taken from farther than they are needed, as positions are rounded
 SPARE = 1e-3

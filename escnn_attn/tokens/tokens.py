@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor
+from typing_extensions import Unpack
+
 from escnn_attn.arguments import require_flag, require_integer
 from escnn_attn.fields import Features, IsotypicLayout
 from escnn_attn.modes import kept_open, plain_number
 from escnn_attn.tokens.clouds import Clouds
 from escnn_attn.tokens.domain import Domain, DomainOptions, position_dtype
 from escnn_attn.tokens.grid import Grid, OpenGrid
-
-from escnn.nn import FieldType, GeometricTensor
-from torch import Tensor
-from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from escnn_attn.tokens.grid import Grid, OpenGrid
-from escnn_attn.tokens.tokens import grid_of
-
 import torch
 from torch import Tensor, nn
+
+from escnn_attn.tokens.grid import Grid, OpenGrid
+from escnn_attn.tokens.tokens import grid_of
 
 
 class Window(NamedTuple):

@@ -4,10 +4,10 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import torch
+
 from escnn_attn.data._files import require_whole_checkpoint
 from escnn_attn.pretrained import require_finite
-
-import torch
 
 
 def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:

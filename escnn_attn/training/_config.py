@@ -3,15 +3,15 @@
 from importlib.util import find_spec
 from typing import Any
 
-from escnn_attn.arguments import require_integer
-from escnn_attn.data.images import class_names
-from escnn_attn.training._memory import keep_freed_memory
-
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import OnExceptionCheckpoint
+
+from escnn_attn.arguments import require_integer
+from escnn_attn.data.images import class_names
+from escnn_attn.training._memory import keep_freed_memory
 
 # `${count_classes:<folder>}` in configurations: the number of classes that a folder of images has
 OmegaConf.register_new_resolver("count_classes", lambda folder: len(class_names(folder)), replace=True, use_cache=True)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from escnn_attn.data._files import is_damaged, require_whole_checkpoint
-from escnn_attn.files import remove_leftovers, write_json
-
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
+
+from escnn_attn.data._files import is_damaged, require_whole_checkpoint
+from escnn_attn.files import remove_leftovers, write_json
 
 #: seconds to wait for a folder: processes that load data may outlive a killed run by a few
 PATIENCE = 7.0

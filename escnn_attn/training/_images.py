@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from escnn_attn.arguments import require_integer, require_items, require_number
 from escnn_attn.training.augment import RandomDeformation
 from escnn_attn.training.module import Model, SupervisedModule
-
-import torch
-from torch import Tensor, nn
 
 
 class ImageModule(SupervisedModule):

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, cast
 
-from escnn_attn.files import read_json
-
 from omegaconf import DictConfig, OmegaConf
+
+from escnn_attn.files import read_json
 
 #: keys of the trainer that determine the results
 TRAINER = (

@@ -5,6 +5,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor, nn
+
 from escnn_attn.arguments import require_instance, require_integer
 from escnn_attn.data.nbody import PointBatch
 from escnn_attn.data.preparation import left_out
@@ -14,10 +18,6 @@ from escnn_attn.training._places import files_at
 from escnn_attn.training.fields import FieldRegression
 from escnn_attn.training.module import SupervisedModule
 from escnn_attn.training.regression import CloudRegression
-
-import numpy as np
-import torch
-from torch import Tensor, nn
 
 
 class ArrayPredictor(ABC):

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from escnn_attn.training.module import metric_of
-
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
 from torch import Tensor
+
+from escnn_attn.training.module import metric_of
 
 
 class AveragedWeights(WeightAveraging):

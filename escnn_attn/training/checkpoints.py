@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from escnn_attn.files import write_atomically
-from escnn_attn.training.module import metric_of
-
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
+
+from escnn_attn.files import write_atomically
+from escnn_attn.training.module import metric_of
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

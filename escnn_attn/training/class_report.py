@@ -5,9 +5,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from escnn_attn.analysis.classes import class_table, plot_confusion, plot_examples, write_table
-from escnn_attn.training._images import ImageModule
-
 import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -15,6 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
+
+from escnn_attn.analysis.classes import class_table, plot_confusion, plot_examples, write_table
+from escnn_attn.training._images import ImageModule
 
 #: example images on a picture
 EXAMPLES = 16

@@ -4,6 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+
 from escnn_attn.analysis.comparison import pack
 from escnn_attn.arguments import require_number
 from escnn_attn.models import SteerableTransformer
@@ -11,12 +17,6 @@ from escnn_attn.models.config import Trust
 from escnn_attn.pretrained import read_config, resolve
 from escnn_attn.training._images import ImageModule
 from escnn_attn.training.module import Model
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy
 
 
 class ImageClassifier(ImageModule):

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
 from escnn_attn.analysis.rotation import accuracy_by_angle
 from escnn_attn.data.base import DataModule
 from escnn_attn.data.digits import ImageDataModule
 from escnn_attn.training.module import SupervisedModule
-
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 
 
 def evaluate(

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from escnn_attn.analysis.flows import relative_errors
-from escnn_attn.training.module import SupervisedModule
-
 import torch
 import torch.nn.functional as F
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 from torchmetrics import Metric
+
+from escnn_attn.analysis.flows import relative_errors
+from escnn_attn.training.module import SupervisedModule
 
 
 class RelativeError(Metric):

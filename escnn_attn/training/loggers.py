@@ -4,11 +4,11 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from escnn_attn.files import write_atomically
-
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+
+from escnn_attn.files import write_atomically
 
 
 class ResumableCSVLogger(CSVLogger):

@@ -8,6 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
 from escnn_attn.analysis.report import describe, draw
 from escnn_attn.data.base import DataModule
 from escnn_attn.files import write_json
@@ -17,12 +23,6 @@ from escnn_attn.training.classifier import ImageClassifier
 from escnn_attn.training.evaluation import evaluate
 from escnn_attn.training.module import load_module
 from escnn_attn.training.run import ended_by_termination, train
-
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from hydra.utils import instantiate
-from omegaconf import DictConfig
 
 
 @contextmanager

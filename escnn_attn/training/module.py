@@ -8,12 +8,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from escnn_attn.arguments import require_number
-from escnn_attn.compat import change_of_mode, tend_filters
-from escnn_attn.data.base import DataModule
-from escnn_attn.models.config import Trust, build, by_name, imported
-from escnn_attn.training._checkpoint import read_checkpoint
-
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
@@ -22,6 +16,12 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric
 from typing_extensions import Self
+
+from escnn_attn.arguments import require_number
+from escnn_attn.compat import change_of_mode, tend_filters
+from escnn_attn.data.base import DataModule
+from escnn_attn.models.config import Trust, build, by_name, imported
+from escnn_attn.training._checkpoint import read_checkpoint
 
 #: a built network, or its configuration with a `_target_` that Hydra instantiates
 Model = nn.Module | Mapping[str, Any]

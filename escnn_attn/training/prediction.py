@@ -4,6 +4,10 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from escnn_attn.arguments import require_integer
 from escnn_attn.data._splits import image_files
 from escnn_attn.data.preparation import ImagePreparation, read_image, whole_files
@@ -11,10 +15,6 @@ from escnn_attn.files import write_atomically
 from escnn_attn.training._images import require_fitting
 from escnn_attn.training._places import files_at
 from escnn_attn.training.module import SupervisedModule
-
-import numpy as np
-import torch
-from torch import Tensor
 
 
 class ImagePredictor:

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from escnn_attn.training.module import metric_of
-
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.callbacks.progress.rich_progress import CustomBarColumn, ProcessingSpeedColumn, RichProgressBarTheme
+
+from escnn_attn.training.module import metric_of
 
 
 class CompactProgressBar(RichProgressBar):

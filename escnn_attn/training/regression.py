@@ -2,16 +2,16 @@
 
 from typing import cast
 
-from escnn_attn.data.nbody import PointBatch, point_batch, point_dataset
-from escnn_attn.data.particles import ParticleClouds
-from escnn_attn.training.module import SupervisedModule
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric
+
+from escnn_attn.data.nbody import PointBatch, point_batch, point_dataset
+from escnn_attn.data.particles import ParticleClouds
+from escnn_attn.training.module import SupervisedModule
 
 
 class CloudRegression(SupervisedModule):

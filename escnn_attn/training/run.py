@@ -7,6 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Timer
+
 from escnn_attn.analysis.report import describe
 from escnn_attn.data.base import DataModule
 from escnn_attn.files import write_atomically, write_json
@@ -16,13 +23,6 @@ from escnn_attn.training._results import finished_results, require_same_settings
 from escnn_attn.training.callbacks import AveragedWeights
 from escnn_attn.training.evaluation import rotation_results, run_tests
 from escnn_attn.training.module import SupervisedModule
-
-import pytorch_lightning as pl
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Timer
 
 
 def train(config: DictConfig) -> dict[str, Any]:

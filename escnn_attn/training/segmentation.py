@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from escnn_attn.arguments import require_integer
-from escnn_attn.data.preparation import IGNORED
-from escnn_attn.training._images import ImageModule
-from escnn_attn.training.module import Model
-
 import torch.nn.functional as F
 from escnn.nn import GeometricTensor
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassJaccardIndex
+
+from escnn_attn.arguments import require_integer
+from escnn_attn.data.preparation import IGNORED
+from escnn_attn.training._images import ImageModule
+from escnn_attn.training.module import Model
 
 
 class ImageSegmentation(ImageModule):

@@ -3,12 +3,11 @@
 import runpy
 import sys
 
-from escnn_attn import SteerableTransformer
-from escnn_attn.analysis import attention_map
-
 import pytest
 import torch
 
+from escnn_attn import SteerableTransformer
+from escnn_attn.analysis import attention_map
 from tests.helpers import relative
 
 

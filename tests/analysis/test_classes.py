@@ -2,12 +2,12 @@
 
 import csv
 
-from escnn_attn.analysis import class_table, plot_confusion, plot_examples
-from escnn_attn.analysis.classes import write_table
-
 import numpy as np
 import pytest
 from PIL import Image
+
+from escnn_attn.analysis import class_table, plot_confusion, plot_examples
+from escnn_attn.analysis.classes import write_table
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -1,5 +1,10 @@
 """Errors of predictions of flows, and their figures."""
 
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
 from escnn_attn.analysis import (
     animate_vorticity,
     flow_errors,
@@ -10,11 +15,6 @@ from escnn_attn.analysis import (
     turning_error,
 )
 from escnn_attn.data import random_vorticity, velocity_of
-
-import numpy as np
-import pytest
-import torch
-from PIL import Image
 
 
 @pytest.fixture

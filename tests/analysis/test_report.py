@@ -4,12 +4,12 @@ import json
 import runpy
 import sys
 
+import numpy as np
+import pytest
+
 from escnn_attn.analysis import as_markdown, compare_runs, describe
 from escnn_attn.analysis.comparison import pack
 from escnn_attn.analysis.rotation import ANGLES
-
-import numpy as np
-import pytest
 
 
 def result(name: str, seed: int, accuracy: float, samples: int = 10_000) -> dict:

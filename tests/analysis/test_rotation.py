@@ -1,12 +1,12 @@
 """Accuracy by rotation angle."""
 
-from escnn_attn import SteerableTransformer
-from escnn_attn.analysis.rotation import ANGLES, accuracy_by_angle
-from escnn_attn.data import Digits, to_input
-
 import numpy as np
 import pytest
 import torch
+
+from escnn_attn import SteerableTransformer
+from escnn_attn.analysis.rotation import ANGLES, accuracy_by_angle
+from escnn_attn.data import Digits, to_input
 
 
 def test_accuracy_by_angle_is_that_of_rotated_images():

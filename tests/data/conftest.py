@@ -1,8 +1,8 @@
 """Simulated clouds of charged particles, in a cache folder shared by all tests."""
 
-from escnn_attn.data import SimulationConfig
-
 import pytest
+
+from escnn_attn.data import SimulationConfig
 
 
 @pytest.fixture(scope="session")

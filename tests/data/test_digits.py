@@ -4,11 +4,11 @@ import gzip
 import subprocess
 from pathlib import Path
 
-from escnn_attn.data import Digits, RotatedMNIST, mnist, rotate_images, to_input
-
 import numpy as np
 import pytest
 import torch
+
+from escnn_attn.data import Digits, RotatedMNIST, mnist, rotate_images, to_input
 
 
 @pytest.fixture

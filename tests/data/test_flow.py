@@ -1,12 +1,12 @@
 """Data module of flows."""
 
-from escnn_attn import field_type, planar_gspace
-from escnn_attn.data import AugmentedFlow, Flow, TurbulenceConfig, budgets, turn, vorticity_of
-from escnn_attn.testing import lattice_elements, transform
-
 import numpy as np
 import pytest
 import torch
+
+from escnn_attn import field_type, planar_gspace
+from escnn_attn.data import AugmentedFlow, Flow, TurbulenceConfig, budgets, turn, vorticity_of
+from escnn_attn.testing import lattice_elements, transform
 
 FEW = TurbulenceConfig(
     size=16, num_train=5, num_validation=2, num_test=12, num_intervals=3, num_steps=12, viscosity=0.02, peak=3.0

@@ -4,12 +4,12 @@ import pickle
 from collections import Counter
 from pathlib import Path
 
-from escnn_attn.data import ImageFolder, draw_shapes, write_shapes
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from escnn_attn.data import ImageFolder, draw_shapes, write_shapes
 
 
 def fill(root: Path, *names: str, count: int = 10, side: int = 8) -> Path:

@@ -1,10 +1,10 @@
 """Data module of charged particles."""
 
-from escnn_attn.data import NBody, SimulationConfig, point_batch
-
 import numpy as np
 import pytest
 import torch
+
+from escnn_attn.data import NBody, SimulationConfig, point_batch
 
 FEW = SimulationConfig(num_train=60, num_validation=20, num_test=30)
 

@@ -1,10 +1,10 @@
 """The simulation of charged particles: what physics and the method of integration promise, measured."""
 
-from escnn_attn.data import particles
-from escnn_attn.data.particles import ParticleClouds, SimulationConfig, energy, energy_drift, random_orthogonal, simulate
-
 import numpy as np
 import pytest
+
+from escnn_attn.data import particles
+from escnn_attn.data.particles import ParticleClouds, SimulationConfig, energy, energy_drift, random_orthogonal, simulate
 
 FEW = {"num_train": 7, "num_validation": 3, "num_test": 5}
 PHYSICS = {key: getattr(SimulationConfig, key) for key in ("time", "num_steps", "softening")}

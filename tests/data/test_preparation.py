@@ -1,12 +1,12 @@
 """Images of any size as network input: the center, mirror images, every kind of file, and damaged ones."""
 
-from escnn_attn.data import ImagePreparation
-from escnn_attn.data.preparation import read_image, read_labels, unreadable
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from escnn_attn.data import ImagePreparation
+from escnn_attn.data.preparation import read_image, read_labels, unreadable
 
 #: (w, h) of images and (h, w) of inputs, of odd and even sides
 SIZES = [((40, 30), (16, 16)), ((31, 53), (16, 17)), ((7, 12), (29, 33)), ((64, 64), (32, 32)), ((65, 64), (32, 33))]

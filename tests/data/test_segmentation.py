@@ -2,12 +2,12 @@
 
 import shutil
 
-from escnn_attn.data import SegmentationFolder, draw_shapes, write_shapes
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from escnn_attn.data import SegmentationFolder, draw_shapes, write_shapes
 
 
 def folder_of(root, **options) -> SegmentationFolder:

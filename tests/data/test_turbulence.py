@@ -1,9 +1,9 @@
 """The solver of the vorticity equation: what physics, symmetry and the method of integration promise, measured."""
 
-from escnn_attn.data import budgets, energy_spectrum, evolve, random_vorticity, velocity_of, vorticity_of
-
 import numpy as np
 import pytest
+
+from escnn_attn.data import budgets, energy_spectrum, evolve, random_vorticity, velocity_of, vorticity_of
 
 N = 24
 SHORT = {"viscosity": 0.02, "time": 0.5, "num_steps": 12}

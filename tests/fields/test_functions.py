@@ -1,3 +1,11 @@
+import escnn.nn
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from escnn.group import so2_group
+from scipy.special import jv
+
 from escnn_attn import planar_gspace
 from escnn_attn.fields import ExactBuffer
 from escnn_attn.fields.functions import (
@@ -9,15 +17,6 @@ from escnn_attn.fields.functions import (
     synthesis_matrix,
 )
 from escnn_attn.fields.types import spectral_representation
-
-import escnn.nn
-import numpy as np
-import pytest
-import torch
-import torch.nn.functional as F
-from escnn.group import so2_group
-from scipy.special import jv
-
 from tests.helpers import GROUPS
 
 

@@ -1,6 +1,3 @@
-from escnn_attn import IsotypicLayout, field_type, fourier_type, planar_gspace
-from escnn_attn.testing import random_elements
-
 import escnn.nn
 import numpy as np
 import pytest
@@ -8,6 +5,8 @@ import torch
 from escnn.gspaces import flip2dOnR2, no_base_space
 from escnn.nn import FieldType
 
+from escnn_attn import IsotypicLayout, field_type, fourier_type, planar_gspace
+from escnn_attn.testing import random_elements
 from tests.helpers import GROUPS, mixed_type, relative
 
 

@@ -2,14 +2,13 @@
 
 from itertools import pairwise
 
+import pytest
+import torch
+
 from escnn_attn import Disc, GroupSelfAttention, fourier_type, planar_gspace
 from escnn_attn.functional import edges
 from escnn_attn.functional.edges import attend_edges, chunks, edge_formula
 from escnn_attn.nn.position.rotary import PositionEmbedding
-
-import pytest
-import torch
-
 from tests.helpers import attention_on, cloud, pixels_of, relative
 
 

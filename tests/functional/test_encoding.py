@@ -1,13 +1,12 @@
 """Functions on samples of the group, times phases, and back."""
 
+import pytest
+import torch
+
 from escnn_attn.fields import fourier_type, planar_gspace
 from escnn_attn.functional import decode_functions, encode_functions
 from escnn_attn.functional.encoding import _decoded, _encoded
 from escnn_attn.nn.position._rotation import PlanarFunctions, rotations, sampled_wave
-
-import pytest
-import torch
-
 from tests.helpers import relative
 
 TURNED = (True, False)

@@ -2,6 +2,13 @@
 
 from collections.abc import Callable
 
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
+
 from escnn_attn import (
     Disc,
     FourierFeedForward,
@@ -16,14 +23,6 @@ from escnn_attn import (
     planar_gspace,
     steerable_block,
 )
-
-import pytest
-import torch
-from torch import Tensor
-from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.checkpoint import checkpoint
-
 from tests.helpers import randomize, relative
 
 TYPE = fourier_type(planar_gspace("SO2"), 2, 1)

@@ -1,13 +1,12 @@
 """Linear maps by Schur's lemma, on plain tensors."""
 
+import pytest
+import torch
+
 from escnn_attn import IsotypicLayout
 from escnn_attn.fields.types import spectral_type
 from escnn_attn.functional.schur import GroupFunctions, _differentiable, isotypic_linear
 from escnn_attn.nn.linear import IsotypicLinear
-
-import pytest
-import torch
-
 from tests.helpers import mixed_type, relative
 
 GROUPS = ["trivial", "C4", "D3", "SO2", "O2"]

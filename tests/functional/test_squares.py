@@ -1,9 +1,9 @@
 """Overlapping squares of a grid."""
 
-from escnn_attn.functional import squares
-
 import pytest
 import torch
+
+from escnn_attn.functional import squares
 
 STEPS = [(3, 3), (4, 3), (5, 2), (7, 2), (2, 3)]
 

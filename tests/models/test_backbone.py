@@ -3,14 +3,13 @@
 import copy
 import math
 
-from escnn_attn import Stage, SteerableBackbone, SteerableDenseTransformer, SteerableTransformer, patch_stem, planar_gspace
-from escnn_attn.models.pyramid import STAGES
-
 import pytest
 import torch
 from escnn.group import GroupElement
 from escnn.nn import FieldType
 
+from escnn_attn import Stage, SteerableBackbone, SteerableDenseTransformer, SteerableTransformer, patch_stem, planar_gspace
+from escnn_attn.models.pyramid import STAGES
 from tests.helpers import relative
 
 STAGES_OF_TEST = [

@@ -4,6 +4,12 @@ import copy
 import pickle
 from functools import partial
 
+import escnn.nn
+import pytest
+import torch
+from escnn.nn import FieldType
+from torch import nn
+
 from escnn_attn import (
     BilinearFeedForward,
     Disc,
@@ -27,13 +33,6 @@ from escnn_attn import (
     steerable_block,
 )
 from escnn_attn.testing import assert_equivariant, random_elements, transform
-
-import escnn.nn
-import pytest
-import torch
-from escnn.nn import FieldType
-from torch import nn
-
 from tests.helpers import cloud, randomize, relative, small_model
 
 FEEDFORWARDS = {"bilinear": BilinearFeedForward, "gated": GatedFeedForward, "fourier": FourierFeedForward}

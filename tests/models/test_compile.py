@@ -3,12 +3,11 @@
 import copy
 from functools import partial
 
-from escnn_attn import Disc, KNearest, RadialBias, SteerableStack, fourier_type, planar_gspace, steerable_block
-
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from escnn_attn import Disc, KNearest, RadialBias, SteerableStack, fourier_type, planar_gspace, steerable_block
 from tests.helpers import relative, small_model
 
 SMALL = fourier_type(planar_gspace("SO2"), 2, 1)

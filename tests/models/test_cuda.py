@@ -2,12 +2,11 @@
 
 import copy
 
-from escnn_attn import Disc, KNearest, SteerableStack, fourier_type, planar_gspace, steerable_block
-
 import pytest
 import torch
 from escnn.nn import GeometricTensor
 
+from escnn_attn import Disc, KNearest, SteerableStack, fourier_type, planar_gspace, steerable_block
 from tests.helpers import randomize, relative
 from tests.models.test_fake import MODULES
 

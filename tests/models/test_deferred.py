@@ -2,6 +2,11 @@
 
 from collections.abc import Callable
 
+import pytest
+import torch
+from escnn.nn import FieldType, GeometricTensor
+from torch import nn
+
 from escnn_attn import (
     BilinearFeedForward,
     FourierGELU,
@@ -15,12 +20,6 @@ from escnn_attn import (
     planar_gspace,
     steerable_block,
 )
-
-import pytest
-import torch
-from escnn.nn import FieldType, GeometricTensor
-from torch import nn
-
 from tests.helpers import mixed_type, relative, small_model
 
 SO2, D4 = planar_gspace("SO2"), planar_gspace("D4")

@@ -3,6 +3,11 @@
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+from torch.export import Dim, export
+
 from escnn_attn import (
     Disc,
     DistanceBias,
@@ -16,12 +21,6 @@ from escnn_attn import (
     planar_gspace,
     steerable_block,
 )
-
-import numpy as np
-import pytest
-import torch
-from torch.export import Dim, export
-
 from tests.helpers import randomize, relative, small_model
 
 

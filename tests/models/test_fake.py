@@ -6,6 +6,14 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import pytest
+import torch
+import torch.utils.backend_registration
+from escnn.nn import GeometricTensor
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.func import functional_call, vmap
+
 from escnn_attn import (
     BilinearFeedForward,
     Disc,
@@ -28,15 +36,6 @@ from escnn_attn import (
     steerable_block,
 )
 from escnn_attn.tokens.grid import _TABLES
-
-import pytest
-import torch
-import torch.utils.backend_registration
-from escnn.nn import GeometricTensor
-from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.func import functional_call, vmap
-
 from tests.helpers import mixed_type, small_model
 
 O2, D4 = planar_gspace("O2"), planar_gspace("D4")

@@ -3,8 +3,6 @@
 import copy
 from collections.abc import Callable
 
-from escnn_attn import SequentialModule, SteerableTransformer, field_type, fourier_type, planar_gspace, steerable_block
-
 import escnn.nn
 import pytest
 import torch
@@ -12,6 +10,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.optim.swa_utils import AveragedModel
 
+from escnn_attn import SequentialModule, SteerableTransformer, field_type, fourier_type, planar_gspace, steerable_block
 from tests.helpers import relative, small_model
 
 T = fourier_type(planar_gspace("SO2"), 2, 1)

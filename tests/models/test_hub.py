@@ -8,6 +8,9 @@ import types
 from functools import partial
 from pathlib import Path
 
+import pytest
+import torch
+
 from escnn_attn import (
     Disc,
     PretrainedNetwork,
@@ -24,10 +27,6 @@ from escnn_attn import (
 from escnn_attn.models import build
 from escnn_attn.pretrained import read_config
 from escnn_attn.pretrained.hub import model_card
-
-import pytest
-import torch
-
 from tests.helpers import randomize
 
 FACTS = {"metric": "accuracy", "validation": 0.97, "test": {"rotated": 0.95}}

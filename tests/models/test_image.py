@@ -4,14 +4,13 @@ import copy
 import io
 from functools import partial
 
-from escnn_attn import SteerableFieldTransformer, convolution_stem
-from escnn_attn.models import image as models
-from escnn_attn.testing import equivariance_error
-
 import escnn.nn
 import pytest
 import torch
 
+from escnn_attn import SteerableFieldTransformer, convolution_stem
+from escnn_attn.models import image as models
+from escnn_attn.testing import equivariance_error
 from tests.helpers import assert_every_parameter_has_gradient, cloud, mixed_type, relative, small_model, worst
 
 

@@ -2,6 +2,10 @@
 
 from functools import partial
 
+import escnn.nn
+import pytest
+import torch
+
 from escnn_attn import (
     Disc,
     GatedFeedForward,
@@ -22,11 +26,6 @@ from escnn_attn import (
 )
 from escnn_attn.models import build
 from escnn_attn.testing import equivariance_error
-
-import escnn.nn
-import pytest
-import torch
-
 from tests.helpers import assert_every_parameter_has_gradient, cloud, mixed_type, relative, small_model, worst
 
 EXACT = partial(steerable_block, num_heads=2, feedforward=GatedFeedForward, position=partial(RotaryEmbedding, tolerance=1e-9))

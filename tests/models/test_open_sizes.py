@@ -2,6 +2,10 @@
 
 from functools import partial
 
+import pytest
+import torch
+from torch.export import Dim, export
+
 from escnn_attn import (
     Disc,
     DistanceBias,
@@ -16,11 +20,6 @@ from escnn_attn import (
     SteerableSelfAttention,
     steerable_block,
 )
-
-import pytest
-import torch
-from torch.export import Dim, export
-
 from tests.helpers import randomize, relative
 from tests.models.test_export import NETWORKS, REGULAR, SPECTRAL, in_onnx
 

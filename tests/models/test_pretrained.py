@@ -6,15 +6,15 @@ import shutil
 import sys
 from pathlib import Path
 
-from escnn_attn import SteerableStack, SteerableTransformer, steerable_block
-from escnn_attn.data import Digits, rotate_images, to_input
-from escnn_attn.models import build
-from escnn_attn.pretrained import available, read_config, resolve
-
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
+from escnn_attn import SteerableStack, SteerableTransformer, steerable_block
+from escnn_attn.data import Digits, rotate_images, to_input
+from escnn_attn.models import build
+from escnn_attn.pretrained import available, read_config, resolve
 
 SMALL = {"_target_": "escnn_attn.SteerableTransformer", "group": "C4", "channels": 2, "depth": 1}
 #: what ran code in an earlier version, where all names were trusted but a few

@@ -4,13 +4,13 @@ import copy
 import os
 import socket
 
-from escnn_attn import SteerableStack, fourier_type, planar_gspace, steerable_block
-
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.distributed.device_mesh import init_device_mesh
+
+from escnn_attn import SteerableStack, fourier_type, planar_gspace, steerable_block
 
 
 def gradients_agree(rank: int, port: int) -> None:

@@ -2,14 +2,13 @@
 
 from functools import partial
 
-from escnn_attn import SteerableTransformer, antialiased_stem, field_type, fourier_type, patch_stem, planar_gspace
-from escnn_attn.analysis.equivariance import smooth_image
-from escnn_attn.testing import equivariance_error
-
 import pytest
 import torch
 from escnn.nn import GeometricTensor
 
+from escnn_attn import SteerableTransformer, antialiased_stem, field_type, fourier_type, patch_stem, planar_gspace
+from escnn_attn.analysis.equivariance import smooth_image
+from escnn_attn.testing import equivariance_error
 from tests.helpers import assert_every_parameter_has_gradient, worst
 
 IMAGES = [torch.cat([smooth_image(angle, 112, seed=seed, width=7.5) for seed in range(4)]) for angle in (0.0, 30.0)]

@@ -2,6 +2,11 @@
 
 from functools import partial
 
+import pytest
+import torch
+from torch.func import functional_call, grad, jvp, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
 from escnn_attn import (
     Disc,
     DistanceBias,
@@ -16,12 +21,6 @@ from escnn_attn import (
     planar_gspace,
     steerable_block,
 )
-
-import pytest
-import torch
-from torch.func import functional_call, grad, jvp, vjp, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
 from tests.helpers import randomize, relative
 
 SPECTRAL, REGULAR = fourier_type(planar_gspace("O2"), 4, 2), fourier_type(planar_gspace("C4"), 4)

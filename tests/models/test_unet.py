@@ -3,13 +3,12 @@
 import copy
 from functools import cache
 
-from escnn_attn import SteerableRMSNorm, SteerableUNet
-from escnn_attn.testing import assert_equivariant, lattice_elements, transform
-
 import escnn.nn
 import pytest
 import torch
 
+from escnn_attn import SteerableRMSNorm, SteerableUNet
+from escnn_attn.testing import assert_equivariant, lattice_elements, transform
 from tests.helpers import assert_every_parameter_has_gradient, randomize, relative
 
 FIELDS = {"scalars": 1, "vectors": 1, "pseudoscalars": 1}

@@ -3,6 +3,12 @@
 from collections.abc import Callable
 from functools import partial
 
+import escnn.nn
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
 from escnn_attn import (
     Disc,
     SteerableStack,
@@ -12,13 +18,6 @@ from escnn_attn import (
     planar_gspace,
     steerable_block,
 )
-
-import escnn.nn
-import pytest
-import torch
-import torch.nn.functional as F
-from torch import nn
-
 from tests.helpers import small_model
 from tests.nn.neighborhood.test_neighborhoods import Waits
 

@@ -3,6 +3,13 @@
 import copy
 import pickle
 
+import escnn.nn
+import numpy as np
+import pytest
+import torch
+from escnn.group import change_basis
+from escnn.nn import FieldType
+
 from escnn_attn import (
     AntialiasedPooling,
     SequentialModule,
@@ -14,14 +21,6 @@ from escnn_attn import (
 )
 from escnn_attn.nn import _kernels
 from escnn_attn.testing import equivariance_error
-
-import escnn.nn
-import numpy as np
-import pytest
-import torch
-from escnn.group import change_basis
-from escnn.nn import FieldType
-
 from tests.helpers import relative, worst
 
 TYPES = {

@@ -2,6 +2,12 @@
 
 import copy
 
+import escnn.nn
+import numpy as np
+import pytest
+import torch
+from escnn.nn import FieldType
+
 from escnn_attn import (
     BilinearFeedForward,
     FourierFeedForward,
@@ -15,13 +21,6 @@ from escnn_attn import (
 )
 from escnn_attn.fields.functions import band_limited_irreps, group_samples, synthesis_matrix
 from escnn_attn.testing import equivariance_error
-
-import escnn.nn
-import numpy as np
-import pytest
-import torch
-from escnn.nn import FieldType
-
 from tests.helpers import GROUPS, assert_every_parameter_has_gradient, cloud, mixed_type, relative, worst
 
 LAYERS = {

@@ -2,13 +2,12 @@
 
 import pickle
 
-from escnn_attn import FourierGELU, fourier_type, planar_gspace, testing
-
 import pytest
 import torch
 import torch.nn.functional as F
 from escnn.nn import FieldType
 
+from escnn_attn import FourierGELU, fourier_type, planar_gspace, testing
 from tests.helpers import cloud, relative, worst
 
 TYPES = [("SO2", 3, 2), ("O2", 2, 3), ("C8", 3, 2)]

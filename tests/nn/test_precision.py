@@ -3,6 +3,12 @@
 from collections.abc import Callable
 from functools import partial
 
+import pytest
+import torch
+import torch.nn.functional as F
+from escnn.nn import GeometricTensor
+from torch import nn
+
 from escnn_attn import (
     BilinearFeedForward,
     Disc,
@@ -26,13 +32,6 @@ from escnn_attn import (
     planar_gspace,
     steerable_block,
 )
-
-import pytest
-import torch
-import torch.nn.functional as F
-from escnn.nn import GeometricTensor
-from torch import nn
-
 from tests.helpers import POSITIONS, randomize, relative, small_model
 
 SO2, O2, D4 = planar_gspace("SO2"), planar_gspace("O2"), planar_gspace("D4")

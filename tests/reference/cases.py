@@ -4,13 +4,12 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 
-import escnn_attn as ea
-from escnn_attn.data.digits import Digits, to_input
-
 import torch
 from escnn.nn import GeometricTensor
 from torch import Tensor, nn
 
+import escnn_attn as ea
+from escnn_attn.data.digits import Digits, to_input
 from tests.helpers import POSITIONS, cloud, mixed_type
 
 #: what gives the output of a case

@@ -1,13 +1,13 @@
 """Modules that are wrong in one way each: the checker catches all of them, with no arguments but the module."""
 
-from escnn_attn import SequentialModule, SteerableLinear, field_type, fourier_type, planar_gspace, steerable_block
-from escnn_attn.testing import assert_equivariant
-
 import escnn.nn
 import pytest
 import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import nn
+
+from escnn_attn import SequentialModule, SteerableLinear, field_type, fourier_type, planar_gspace, steerable_block
+from escnn_attn.testing import assert_equivariant
 
 TYPE = fourier_type(planar_gspace("SO2"), 4, 2)
 MIXED = field_type(planar_gspace("SO2"), scalars=3, vectors=2)

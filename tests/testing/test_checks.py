@@ -3,6 +3,12 @@
 from dataclasses import replace
 from functools import partial
 
+import escnn.nn
+import numpy as np
+import pytest
+import torch
+from escnn.nn import EquivariantModule, FieldType
+
 from escnn_attn import (
     BilinearFeedForward,
     DistanceBias,
@@ -20,13 +26,6 @@ from escnn_attn import (
     steerable_block,
 )
 from escnn_attn.testing import assert_equivariant, equivariance_error, lattice_elements, transform
-
-import escnn.nn
-import numpy as np
-import pytest
-import torch
-from escnn.nn import EquivariantModule, FieldType
-
 from tests.helpers import cloud, relative, small_model
 
 TYPE = fourier_type(planar_gspace("SO2"), 4, 2)

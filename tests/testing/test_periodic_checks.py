@@ -1,13 +1,13 @@
 """Checks of modules on periodic grids: what wraps around passes, and what sees a border is caught."""
 
-from escnn_attn import Disc, SequentialModule, SteerableLinear, SteerableSelfAttention, TokenModule, fourier_type, planar_gspace
-from escnn_attn.testing import assert_equivariant, equivariance_error, roll
-from escnn_attn.tokens import Tokens
-
 import escnn.nn
 import pytest
 import torch
 from escnn.nn import EquivariantModule, GeometricTensor
+
+from escnn_attn import Disc, SequentialModule, SteerableLinear, SteerableSelfAttention, TokenModule, fourier_type, planar_gspace
+from escnn_attn.testing import assert_equivariant, equivariance_error, roll
+from escnn_attn.tokens import Tokens
 
 TYPE = fourier_type(planar_gspace("C4"), 2)
 

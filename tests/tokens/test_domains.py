@@ -4,6 +4,11 @@ import gc
 import weakref
 from functools import partial
 
+import pytest
+import torch
+from escnn.gspaces import no_base_space
+from escnn.nn import FieldType
+
 from escnn_attn import (
     Clouds,
     Disc,
@@ -21,12 +26,6 @@ from escnn_attn import (
 from escnn_attn.nn.position._rotation import sampled_wave
 from escnn_attn.tokens import Tokens, grid_of
 from escnn_attn.tokens.grid import OpenGrid
-
-import pytest
-import torch
-from escnn.gspaces import no_base_space
-from escnn.nn import FieldType
-
 from tests.helpers import POSITIONS, attention_on, cloud, mixed_type, pixels_of, relative
 
 

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from functools import partial
 
-from escnn_attn import NoPosition, SteerableSelfAttention, field_type, geometric, planar_gspace
-
 import pytest
 import torch
 
+from escnn_attn import NoPosition, SteerableSelfAttention, field_type, geometric, planar_gspace
 from tests.helpers import randomize
 
 SPACE = planar_gspace("C4")

@@ -1,11 +1,10 @@
 """Quadrature weights: the share of the plane that each token stands for."""
 
-from escnn_attn import Disc, InvariantPooling, KNearest
-from escnn_attn.tokens import Tokens, grid_of
-
 import pytest
 import torch
 
+from escnn_attn import Disc, InvariantPooling, KNearest
+from escnn_attn.tokens import Tokens, grid_of
 from tests.helpers import attention_on, cloud, mixed_type, pixels_of, relative
 
 NEAR = [None, Disc(2.0), KNearest(5)]

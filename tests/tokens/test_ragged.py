@@ -3,6 +3,9 @@
 import time
 from functools import partial
 
+import pytest
+import torch
+
 from escnn_attn import (
     Disc,
     InvariantPooling,
@@ -12,10 +15,6 @@ from escnn_attn import (
     planar_gspace,
     steerable_block,
 )
-
-import pytest
-import torch
-
 from tests.helpers import relative
 
 T = fourier_type(planar_gspace("SO2"), 2, 1)

@@ -3,14 +3,13 @@
 import warnings
 from functools import partial
 
-from escnn_attn import SequentialModule, SteerableTransformer, convolution_stem, field_type, fourier_type, planar_gspace
-from escnn_attn.testing import equivariance_error
-from escnn_attn.tokens.windows import fitting_side, keeps_center, near_tokens, warn_off_center, windows_of
-
 import escnn.nn
 import pytest
 import torch
 
+from escnn_attn import SequentialModule, SteerableTransformer, convolution_stem, field_type, fourier_type, planar_gspace
+from escnn_attn.testing import equivariance_error
+from escnn_attn.tokens.windows import fitting_side, keeps_center, near_tokens, warn_off_center, windows_of
 from tests.helpers import worst
 
 IMAGE = field_type(planar_gspace("C4"), scalars=1)

@@ -2,10 +2,9 @@
 
 import warnings
 
-from escnn_attn.data import write_shapes
-
 import pytest
 
+from escnn_attn.data import write_shapes
 from tests.data.conftest import _cached, shipped, test_cache  # noqa: F401
 from tests.training.runs import SMALL_IMAGES, run
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from escnn_attn.training import train
-
 from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, read_write
+
+from escnn_attn.training import train
 
 SMALL = (
     "experiment=nbody", "epochs=3", "data.train_size=60", "data.batch_size=20", "model.channels=4", "model.depth=1",

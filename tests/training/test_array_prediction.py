@@ -3,6 +3,11 @@
 import warnings
 from pathlib import Path
 
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
 from escnn_attn import SteerablePointClassifier
 from escnn_attn.commands import predict as command
 from escnn_attn.data import Flow, NBody
@@ -15,12 +20,6 @@ from escnn_attn.training import (
     find_arrays,
     load_module,
 )
-
-import numpy as np
-import pytest
-import pytorch_lightning as pl
-import torch
-
 from tests.training.runs import run
 from tests.training.test_fields import FEW as FLOWS
 from tests.training.test_fields import MODEL

@@ -1,9 +1,9 @@
 """Random deformations of images."""
 
-from escnn_attn.training import RandomDeformation
-
 import pytest
 import torch
+
+from escnn_attn.training import RandomDeformation
 
 
 def test_affine_deformation_is_what_it_says():

@@ -3,13 +3,12 @@
 import tempfile
 import zipfile
 
-from escnn_attn.data._files import cached_arrays, is_damaged
-from escnn_attn.files import remove_leftovers, write_atomically
-from escnn_attn.training import AtomicCheckpointIO
-
 import pytest
 import torch
 
+from escnn_attn.data._files import cached_arrays, is_damaged
+from escnn_attn.files import remove_leftovers, write_atomically
+from escnn_attn.training import AtomicCheckpointIO
 from tests.training.runs import run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

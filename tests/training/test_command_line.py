@@ -5,10 +5,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from escnn_attn.training import parse_options
-
 import pytest
 from omegaconf import MISSING
+
+from escnn_attn.training import parse_options
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = [path for folder in ("scripts", "benchmarks") for path in sorted((ROOT / folder).glob("*.py"))]

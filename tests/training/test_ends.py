@@ -6,14 +6,13 @@ import math
 import os
 import signal
 
-from escnn_attn.analysis import describe
-from escnn_attn.training.main import _quiet_lightning
-from escnn_attn.training.run import ended_by_termination
-
 import pytest
 import pytorch_lightning as pl
 import torch
 
+from escnn_attn.analysis import describe
+from escnn_attn.training.main import _quiet_lightning
+from escnn_attn.training.run import ended_by_termination
 from tests.training.runs import run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -1,12 +1,12 @@
 """Regression of fields: its metric, and short trainings on a handful of flows."""
 
-from escnn_attn import SteerableUNet, field_type, planar_gspace
-from escnn_attn.data import Flow, TurbulenceConfig
-from escnn_attn.training import FieldRegression, RelativeError, load_module
-
 import pytest
 import pytorch_lightning as pl
 import torch
+
+from escnn_attn import SteerableUNet, field_type, planar_gspace
+from escnn_attn.data import Flow, TurbulenceConfig
+from escnn_attn.training import FieldRegression, RelativeError, load_module
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 

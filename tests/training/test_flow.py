@@ -4,15 +4,15 @@ import json
 import sys
 from pathlib import Path
 
-from escnn_attn.commands import evaluate_flows
-from escnn_attn.data import AugmentedFlow, Flow, TurbulenceConfig
-from escnn_attn.training import FieldRegression, train
-
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import OmegaConf, read_write
+
+from escnn_attn.commands import evaluate_flows
+from escnn_attn.data import AugmentedFlow, Flow, TurbulenceConfig
+from escnn_attn.training import FieldRegression, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 

@@ -7,15 +7,14 @@ import re
 import subprocess
 import sys
 
-from escnn_attn.training import load_module
-from escnn_attn.training.main import train_command
-
 import pytest
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from escnn_attn.training import load_module
+from escnn_attn.training.main import train_command
 from tests.training.runs import SMALL, run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

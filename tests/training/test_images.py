@@ -3,16 +3,15 @@
 import csv
 import json
 
-from escnn_attn import SteerableTransformer
-from escnn_attn.data import Digits, ImageFolder
-from escnn_attn.training import ClassReport, ImageClassifier, load_module
-from escnn_attn.training.class_report import _Examples
-
 import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
 
+from escnn_attn import SteerableTransformer
+from escnn_attn.data import Digits, ImageFolder
+from escnn_attn.training import ClassReport, ImageClassifier, load_module
+from escnn_attn.training.class_report import _Examples
 from tests.training.runs import SMALL_IMAGES, configured, run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

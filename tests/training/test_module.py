@@ -3,10 +3,6 @@
 import copy
 import json
 
-from escnn_attn import SteerableTransformer
-from escnn_attn.data import Digits, point_batch
-from escnn_attn.training import CloudRegression, ImageClassifier, load_module
-
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -14,6 +10,9 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from escnn_attn import SteerableTransformer
+from escnn_attn.data import Digits, point_batch
+from escnn_attn.training import CloudRegression, ImageClassifier, load_module
 from tests.helpers import relative
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

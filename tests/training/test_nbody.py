@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from escnn_attn.data import AugmentedNBody, NBody, SimulationConfig, point_batch
-from escnn_attn.data.nbody import point_dataset
-from escnn_attn.training import AbsoluteCloudRegression, CloudRegression, evaluate, load_module
-
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
+
+from escnn_attn.data import AugmentedNBody, NBody, SimulationConfig, point_batch
+from escnn_attn.data.nbody import point_dataset
+from escnn_attn.training import AbsoluteCloudRegression, CloudRegression, evaluate, load_module
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 

@@ -5,9 +5,9 @@ import runpy
 import sys
 from pathlib import Path
 
-from escnn_attn.training.main import train_command
-
 import pytest
+
+from escnn_attn.training.main import train_command
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 

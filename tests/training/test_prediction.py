@@ -5,13 +5,13 @@ import runpy
 import sys
 from pathlib import Path
 
-from escnn_attn.data import ImagePreparation
-from escnn_attn.training import ImageClassifier, ImagePredictor, find_images, load_module
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from escnn_attn.data import ImagePreparation
+from escnn_attn.training import ImageClassifier, ImagePredictor, find_images, load_module
 
 SCRIPT = str(Path(__file__).parents[2] / "scripts" / "predict.py")
 

@@ -3,11 +3,10 @@
 import json
 import sys
 
-from escnn_attn import SteerableTransformer
-from escnn_attn.commands.publish import main
-
 import pytest
 
+from escnn_attn import SteerableTransformer
+from escnn_attn.commands.publish import main
 from tests.models.test_hub import hub  # noqa: F401
 
 

@@ -2,6 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
 from escnn_attn.data import AugmentedNBody, NBody, SimulationConfig, point_batch, simulate
 from escnn_attn.data.nbody import point_dataset
 from escnn_attn.training import (
@@ -14,12 +19,6 @@ from escnn_attn.training import (
     load_module,
 )
 from escnn_attn.training.regression import predict_final_positions
-
-import numpy as np
-import pytest
-import pytorch_lightning as pl
-import torch
-
 from tests.helpers import relative
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -4,16 +4,15 @@ import csv
 import json
 import warnings
 
-from escnn_attn import Stage, SteerableDenseTransformer
-from escnn_attn.data import write_shapes
-from escnn_attn.training import ImageClassifier, ImageSegmentation, load_module
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
+from escnn_attn import Stage, SteerableDenseTransformer
+from escnn_attn.data import write_shapes
+from escnn_attn.training import ImageClassifier, ImageSegmentation, load_module
 from tests.training.runs import run
 from tests.training.test_prediction import predict
 

@@ -4,15 +4,14 @@ import json
 import os
 import sys
 
-from escnn_attn.analysis import read_runs
-from escnn_attn.analysis.report import ComparisonReport, labels
-from escnn_attn.commands.compare import main as compare
-from escnn_attn.training.main import train_command
-
 import pytest
 import pytorch_lightning as pl
 from omegaconf import OmegaConf
 
+from escnn_attn.analysis import read_runs
+from escnn_attn.analysis.report import ComparisonReport, labels
+from escnn_attn.commands.compare import main as compare
+from escnn_attn.training.main import train_command
 from tests.training.runs import SMALL
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

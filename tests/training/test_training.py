@@ -3,6 +3,11 @@
 import json
 from pathlib import Path
 
+import escnn.nn
+import pytest
+import pytorch_lightning as pl
+import torch
+
 from escnn_attn import SteerableTransformer, field_type, fourier_type, planar_gspace
 from escnn_attn.data import Digits
 from escnn_attn.training import (
@@ -14,12 +19,6 @@ from escnn_attn.training import (
     load_module,
     publish,
 )
-
-import escnn.nn
-import pytest
-import pytorch_lightning as pl
-import torch
-
 from tests.helpers import relative
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -3,10 +3,6 @@
 import json
 from importlib.util import find_spec
 
-from escnn_attn.data import Digits
-from escnn_attn.training import AveragedWeights, ImageClassifier, _config
-from escnn_attn.training._config import make_trainer
-
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -16,6 +12,9 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from escnn_attn.data import Digits
+from escnn_attn.training import AveragedWeights, ImageClassifier, _config
+from escnn_attn.training._config import make_trainer
 from tests.training.runs import configured, run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
+from escnn.nn import FieldType
+from torch import Tensor, nn
+
 from escnn_attn.arguments import require_factory, require_instance, require_integer
 from escnn_attn.fields import Features, Irreps, IsotypicLayout, max_frequency, spectral_type
 from escnn_attn.fields.functions import band_limit
@@ -15,10 +19,6 @@ from escnn_attn.nn.modules import IsotypicModule
 from escnn_attn.nn.neighborhood import AttentionPattern, Neighborhood, attention_patterns, require_neighborhood, surroundings
 from escnn_attn.nn.position import Encoding, NoPosition, PositionEmbedding, PositionFactory
 from escnn_attn.tokens import Domain, Surroundings, Tokens
-
-import torch
-from escnn.nn import FieldType
-from torch import Tensor, nn
 
 
 def steerable_attention(

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor
+from typing_extensions import Unpack
+
 from escnn_attn.nn.attention.core import Heads, SteerableAttention
 from escnn_attn.nn.context import ContextModule, ContextOptions
 from escnn_attn.nn.neighborhood import Neighborhood
 from escnn_attn.nn.position import PositionFactory, RotaryEmbedding
 from escnn_attn.tokens import Tokens
-
-from escnn.nn import FieldType, GeometricTensor
-from torch import Tensor
-from typing_extensions import Unpack
 
 
 class SteerableCrossAttention(SteerableAttention, ContextModule):

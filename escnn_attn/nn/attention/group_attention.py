@@ -4,6 +4,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
 
+import torch
+from einops import rearrange
+from escnn.nn import FieldType
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
 from escnn_attn.arguments import require_flag
 from escnn_attn.fields import ExactBuffer, require_planar
 from escnn_attn.functional import phases, rotate_pairs
@@ -12,12 +18,6 @@ from escnn_attn.nn.modules import TokenModule
 from escnn_attn.nn.neighborhood import AttentionPattern, Neighborhood, attention_pattern, require_neighborhood, surroundings
 from escnn_attn.nn.position._rotation import require_fixed, rotated_waves, spread_wavenumbers
 from escnn_attn.tokens import Tokens
-
-import torch
-from einops import rearrange
-from escnn.nn import FieldType
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 
 class RegularSelfAttention(TokenModule):

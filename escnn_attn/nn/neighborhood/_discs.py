@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
 from escnn_attn.functional import attend, distances
 from escnn_attn.modes import keepable, plain_operations
 from escnn_attn.nn.neighborhood._patterns import AttentionPattern, BiasFn, add_terms, repeat_keys
 from escnn_attn.tokens import Domain
-
-import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 #: largest number of elements of a temporary: copies of keys, or pairs of a mask, of one band of queries
 BAND = 2**21

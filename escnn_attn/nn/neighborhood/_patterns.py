@@ -4,13 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
+from torch import Tensor
+
 from escnn_attn.functional import attend, attend_edges, attention_weights, spatial_order
 from escnn_attn.functional.edges import Chunks, chunks
 from escnn_attn.modes import plain_operations, readable
 from escnn_attn.tokens import Domain
-
-import torch
-from torch import Tensor
 
 #: logits (b or 1, h or 1, t, s) of positions (b or 1, t, 2) and (b or 1, s, 2), or None: `Encoding.bias`
 BiasFn = Callable[[Tensor, Tensor], Tensor | None]

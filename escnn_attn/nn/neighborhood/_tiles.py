@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from functools import lru_cache
 
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
 from escnn_attn.functional import attend, distances, squares
 from escnn_attn.modes import fixed, plain_operations
 from escnn_attn.nn.neighborhood._discs import BAND, Discs, WideDiscs
 from escnn_attn.nn.neighborhood._patterns import AttentionPattern, BiasFn, add_terms, repeat_keys
 from escnn_attn.tokens import Domain, Grid, Lattice, positions_tensor
-
-import torch
-import torch.nn.functional as F
-from einops import rearrange
-from torch import Tensor
 
 
 def disc_pattern(query: Domain, key: Domain, radius: float) -> AttentionPattern:

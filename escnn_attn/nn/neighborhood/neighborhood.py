@@ -4,6 +4,11 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+from scipy.spatial import KDTree
+from torch import Tensor
+
 from escnn_attn.arguments import require_integer, require_positive
 from escnn_attn.functional import distances, kth_smallest
 from escnn_attn.modes import constant_result, recorded
@@ -11,11 +16,6 @@ from escnn_attn.nn.neighborhood._discs import WideDiscs
 from escnn_attn.nn.neighborhood._patterns import AllPairs, AttentionPattern, Graph, MaskedPairs
 from escnn_attn.nn.neighborhood._tiles import CutDiscs, disc_pattern, margin_of
 from escnn_attn.tokens import Domain, Grid, Lattice, diameter, known, lattice_positions, span
-
-import numpy as np
-import torch
-from scipy.spatial import KDTree
-from torch import Tensor
 
 #: rounding allowed for, relative to a distance: tokens at just the radius are inside however the plane is turned
 MARGIN = 1e-5

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from escnn_attn.arguments import require_range
-from escnn_attn.fields import IrrepId, group_samples, require_planar, require_spectral, synthesis_matrix
-from escnn_attn.functional import RotaryBlock, Rotation, Rotations, phases
-from escnn_attn.tokens import constants
-
 import numpy as np
 import torch
 from escnn.group import GroupElement
 from escnn.gspaces import GSpace2D
 from escnn.nn import FieldType
 from torch import Tensor, nn
+
+from escnn_attn.arguments import require_range
+from escnn_attn.fields import IrrepId, group_samples, require_planar, require_spectral, synthesis_matrix
+from escnn_attn.functional import RotaryBlock, Rotation, Rotations, phases
+from escnn_attn.tokens import constants
 
 GOLDEN_ANGLE = 2.39996
 

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 
+import torch
+from escnn.nn import FieldType
+from torch import Tensor, nn
+
 from escnn_attn.arguments import require_integer, require_pair, require_positive
 from escnn_attn.functional import distances, radial_sum
 from escnn_attn.nn.position.embedding import Distance, Encoding, PositionEmbedding
 from escnn_attn.tokens import Domain
-
-import torch
-from escnn.nn import FieldType
-from torch import Tensor, nn
 
 
 class DistanceBias(PositionEmbedding):

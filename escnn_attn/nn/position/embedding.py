@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
+from escnn.nn import FieldType
+from torch import Tensor, nn
+
 from escnn_attn.arguments import require_integer
 from escnn_attn.fields import require_planar
 from escnn_attn.testing import Approximate
 from escnn_attn.tokens import Domain
-
-from escnn.nn import FieldType
-from torch import Tensor, nn
 
 #: between a query and a key of it: a number, a tensor where it cannot be read, or None for the largest between all tokens
 Distance = float | Tensor | None

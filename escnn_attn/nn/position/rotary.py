@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TypeVar
 
+import torch
+from escnn.nn import FieldType
+from torch import Tensor
+
 from escnn_attn.arguments import require_integer, require_positive, require_range, require_share
 from escnn_attn.fields import max_frequency
 from escnn_attn.fields.functions import rotary_samples
@@ -13,10 +17,6 @@ from escnn_attn.modes import recorded
 from escnn_attn.nn.position._rotation import PlanarFunctions, require_fixed, rotations, spread_wavenumbers
 from escnn_attn.nn.position.embedding import Distance, Encoding, PositionEmbedding
 from escnn_attn.tokens import Domain, diameter, known, span
-
-import torch
-from escnn.nn import FieldType
-from torch import Tensor
 
 T = TypeVar("T")
 

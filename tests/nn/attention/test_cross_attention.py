@@ -2,6 +2,10 @@
 
 from functools import partial
 
+import pytest
+import torch
+from escnn.nn import FieldType
+
 from escnn_attn import (
     Disc,
     KNearest,
@@ -14,11 +18,6 @@ from escnn_attn import (
 )
 from escnn_attn.testing import equivariance_error, transform
 from escnn_attn.tokens import Grid, grid_of
-
-import pytest
-import torch
-from escnn.nn import FieldType
-
 from tests.helpers import (
     POSITIONS,
     assert_every_parameter_has_gradient,

@@ -1,5 +1,10 @@
 """Lifting and group self-attention on finite groups."""
 
+import numpy as np
+import pytest
+import torch
+from escnn.gspaces import flip2dOnR2
+
 from escnn_attn import (
     Disc,
     GroupSelfAttention,
@@ -13,12 +18,6 @@ from escnn_attn import (
 from escnn_attn.fields import ExactBuffer
 from escnn_attn.nn.position._rotation import GOLDEN_ANGLE
 from escnn_attn.testing import equivariance_error
-
-import numpy as np
-import pytest
-import torch
-from escnn.gspaces import flip2dOnR2
-
 from tests.helpers import assert_every_parameter_has_gradient, cloud, relative, worst
 
 FINITE = ["trivial", "C3", "C4", "C8", "D1", "D4", "D8"]

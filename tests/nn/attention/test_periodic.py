@@ -2,6 +2,11 @@
 
 from functools import partial
 
+import numpy as np
+import pytest
+import torch
+from torch.export import Dim, export
+
 from escnn_attn import (
     Disc,
     Grid,
@@ -27,12 +32,6 @@ from escnn_attn.nn.neighborhood._discs import WideDiscs
 from escnn_attn.nn.neighborhood._tiles import Tiles
 from escnn_attn.testing import lattice_elements, transform
 from escnn_attn.tokens import Tokens, grid_of, surrounded
-
-import numpy as np
-import pytest
-import torch
-from torch.export import Dim, export
-
 from tests.helpers import POSITIONS, assert_every_parameter_has_gradient, attention_on, randomize, relative
 
 ROTARY = {

@@ -2,6 +2,10 @@
 
 from functools import partial
 
+import pytest
+import torch
+from escnn.nn import GeometricTensor
+
 from escnn_attn import (
     Clouds,
     Disc,
@@ -18,11 +22,6 @@ from escnn_attn import (
 )
 from escnn_attn.testing import lattice_elements, transform
 from escnn_attn.tokens import Tokens, surrounded
-
-import pytest
-import torch
-from escnn.nn import GeometricTensor
-
 from tests.helpers import POSITIONS, attention_on, pixels_of, randomize, relative
 
 CELL = (8.0, 6.0)

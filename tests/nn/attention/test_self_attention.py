@@ -1,15 +1,14 @@
 from functools import partial
 
-from escnn_attn import NoPosition, RotaryEmbedding, SteerableSelfAttention, Tokens, fourier_type, planar_gspace
-from escnn_attn.fields.functions import group_samples, synthesis_matrix
-from escnn_attn.nn.position._rotation import GOLDEN_ANGLE
-from escnn_attn.testing import equivariance_error
-
 import numpy as np
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from escnn_attn import NoPosition, RotaryEmbedding, SteerableSelfAttention, Tokens, fourier_type, planar_gspace
+from escnn_attn.fields.functions import group_samples, synthesis_matrix
+from escnn_attn.nn.position._rotation import GOLDEN_ANGLE
+from escnn_attn.testing import equivariance_error
 from tests.helpers import GROUPS, POSITIONS, assert_every_parameter_has_gradient, attention_on, cloud, relative, worst
 
 

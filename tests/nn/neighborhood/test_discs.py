@@ -1,15 +1,14 @@
 """Discs on grids: by tiles, and by masks."""
 
+import pytest
+import torch
+
 from escnn_attn import Disc
 from escnn_attn.nn.neighborhood import _discs
 from escnn_attn.nn.neighborhood._discs import WideDiscs
 from escnn_attn.nn.neighborhood._patterns import AllPairs
 from escnn_attn.nn.neighborhood._tiles import Tiles, tile_side
 from escnn_attn.tokens import Grid
-
-import pytest
-import torch
-
 from tests.helpers import attention_on, relative
 from tests.nn.neighborhood.test_neighborhoods import EXACT, grid_and_cloud
 

@@ -3,6 +3,12 @@
 from collections import Counter
 from functools import partial
 
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.measure import in_fresh_process
 from escnn_attn import (
     Disc,
     KNearest,
@@ -18,13 +24,6 @@ from escnn_attn.functional import edges as edge_functions
 from escnn_attn.nn.neighborhood import _patterns
 from escnn_attn.testing import random_elements, transform
 from escnn_attn.tokens import Clouds
-
-import numpy as np
-import pytest
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-
-from benchmarks.measure import in_fresh_process
 from tests.helpers import POSITIONS, assert_every_parameter_has_gradient, attention_on, cloud, pixels_of, relative
 
 EXACT = partial(RotaryEmbedding, tolerance=1e-12)

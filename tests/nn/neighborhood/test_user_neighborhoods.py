@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from escnn_attn import Disc, KNearest, Neighborhood
-
 import numpy as np
 import pytest
 import torch
 
+from escnn_attn import Disc, KNearest, Neighborhood
 from tests.helpers import attention_on, cloud, relative
 
 

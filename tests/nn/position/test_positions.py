@@ -2,6 +2,9 @@
 
 from functools import partial
 
+import pytest
+import torch
+
 from escnn_attn import (
     Disc,
     DistanceBias,
@@ -17,10 +20,6 @@ from escnn_attn.nn.position.rotary import RotaryEncoding
 from escnn_attn.testing import equivariance_error
 from escnn_attn.tokens import Grid, Tokens, diameter
 from escnn_attn.tokens.domain import _span
-
-import pytest
-import torch
-
 from tests.helpers import assert_every_parameter_has_gradient, attention_on, cloud, mixed_type, relative, worst
 
 

@@ -2,6 +2,9 @@
 
 from functools import partial
 
+import pytest
+import torch
+
 from escnn_attn import (
     Disc,
     RotaryEmbedding,
@@ -14,10 +17,6 @@ from escnn_attn import (
 )
 from escnn_attn.testing import equivariance_error
 from escnn_attn.tokens import Clouds, Grid
-
-import pytest
-import torch
-
 from tests.helpers import attention_on, cloud, mixed_type, relative, worst
 
 
