@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import escnn.group._numerical
+import escnn.nn
 import pytest
 
 from escnn_attn import fourier_type, planar_gspace
@@ -39,6 +40,13 @@ def test_the_plane_needs_no_lie_learn(first):
     code = "import escnn_attn; from escnn import nn; escnn_attn.planar_gspace('O2')\nprint([name for name in sys.modules if name.startswith('lie_learn.')])"
     done = python(WITHOUT.format(name="lie_learn") + first + code)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_representations_of_finite_groups_decompose():
+    """Which escnn does by pymanopt and autograd, in concatenated nonlinearities for one."""
+    space = planar_gspace("C8")
+    irrep = escnn.nn.FieldType(space, [space.irrep(0)])
+    assert escnn.nn.ConcatenatedNonLinearity(irrep, "c_relu").out_type.size == 2
 
 
 def test_space_says_what_to_install():
