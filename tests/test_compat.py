@@ -45,7 +45,7 @@ def test_the_plane_needs_no_lie_learn(first):
 def test_representations_of_finite_groups_decompose():
     """Which escnn does by pymanopt and autograd, in concatenated nonlinearities for one."""
     space = planar_gspace("C8")
-    irrep = escnn.nn.FieldType(space, [space.irrep(0)])
+    irrep = escnn.nn.FieldType(space, [space.irrep(4)])
     assert escnn.nn.ConcatenatedNonLinearity(irrep, "c_relu").out_type.size == 2
 
 
