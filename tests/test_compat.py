@@ -42,6 +42,7 @@ def test_the_plane_needs_no_lie_learn(first):
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # escnn leaves /dev/null open
 def test_representations_of_finite_groups_decompose():
     """Which escnn does by pymanopt and autograd, in concatenated nonlinearities for one."""
     space = planar_gspace("C8")
