@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,8 @@ def test_commands_show_faults_of_escnn_alone_and_that_they_are_mended():
     found = re.findall(r'```sh title="(.+?)"\n(.*?)```', (DOCS / "escnn-faults.md").read_text(), re.DOTALL)
     assert len(found) == 3
     for title, command in found:
+        if "lie_learn" not in command and find_spec("lie_learn") is None:
+            continue  # escnn alone cannot be imported here
         words = shlex.split(command)
         done = subprocess.run([sys.executable, "-W", "ignore", *words[1:]], capture_output=True, text=True, check=False)
         expected = title.partition(": ")[2].split(", ")
@@ -91,11 +94,19 @@ def test_the_page_of_backbones_runs():
     assert tuple(names["y"].shape) == (1, 4, 30, 33)
 
 
-def test_the_tutorial_runs_and_learns():
-    names = run_page("tutorial.md")
+def test_the_tutorial_runs():
+    """With one of its four epochs."""
+    text = (DOCS / "tutorial.md").read_text()
+    assert text.count("range(4)") == 1
+    names = run_blocks(text.replace("range(4)", "range(1)"), "tutorial.md")
     assert tuple(names["y"].shape) == (2, 40, 8, 8)
     assert max(error for _, error in names["errors"]) < 1e-3
-    # four epochs on upright digits
+    assert names["upright"] > 0.3
+
+
+@pytest.mark.slow
+def test_the_tutorial_learns_upright_digits_and_reads_rotated_ones():
+    names = run_page("tutorial.md")
     assert names["upright"] > 0.85
     assert names["rotated"] > names["upright"] - 0.06
 

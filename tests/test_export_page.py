@@ -32,6 +32,7 @@ def run(folder: Path, monkeypatch, *titles: str) -> dict:
     return names
 
 
+@pytest.mark.slow
 def test_the_exported_program_of_images_gives_what_the_network_does(tmp_path, monkeypatch):
     """The page itself compares them."""
     assert run(tmp_path, monkeypatch, "torch.export")["loaded"](torch.ones(5, 1, 29, 29)).shape == (5, 10)
