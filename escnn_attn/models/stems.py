@@ -8,7 +8,7 @@ from torch import nn
 
 from escnn_attn.arguments import require_factory, require_integer, require_items
 from escnn_attn.fields import field_type, require_planar
-from escnn_attn.nn.attention import LiftingSelfAttention, RegularSelfAttention, SteerableAttention
+from escnn_attn.nn.attention import LiftingSelfAttention, RegularSelfAttention, SteerableAttention, SteerableSelfAttention
 from escnn_attn.nn.convolution import SteerableConvolution
 from escnn_attn.nn.neighborhood import Neighborhood
 from escnn_attn.nn.nonlinearity import FourierGELU
@@ -174,26 +174,29 @@ def lifting_stem(
     *,
     hidden_channels: int = 16,
     kernel_size: int = 9,
+    strides: Sequence[int] = (2, 2),
     num_heads: int = 4,
     neighborhood: Neighborhood | None = None,
     norm: Callable[[FieldType], EquivariantModule] = SteerableRMSNorm,
 ) -> SequentialModule:
-    """Lifting self-attention from scalars to functions on a finite group, after a convolution and before pooling, each of stride 2.
+    """Lifting self-attention from scalars to functions on the group, after a convolution and before pooling.
 
-    The convolution has radial kernels, as equivariant maps of scalars have, so that only attention sees directions.
+    The convolution has radial kernels, as equivariant maps of scalars have, so that only attention sees directions: that of
+    `LiftingSelfAttention` for a finite group, of `SteerableSelfAttention` for a continuous one.
 
     Args:
         in_type: type of the image, scalars.
-        out_type: type of the tokens, copies of the regular representation.
+        out_type: type of the tokens, made by `fourier_type`.
         hidden_channels: scalars that are lifted.
         kernel_size: of the convolution, odd.
+        strides: of the convolution, and of the pooling, where 1 is no pooling.
         num_heads: of the lifting self-attention.
         neighborhood: the tokens that a token attends to; None for all.
         norm: makes the norm of a type after the convolution.
 
     Raises:
         TypeError: if a type is not on the plane, or a number no integer.
-        ValueError: if a number is not positive, or the kernel size is not odd.
+        ValueError: if a number is not positive, the kernel size is not odd, or there are not two strides.
 
     Examples:
         >>> from escnn_attn import field_type, fourier_type, lifting_stem, planar_gspace
@@ -203,14 +206,16 @@ def lifting_stem(
     """
     if require_integer("kernel_size", kernel_size) % 2 == 0:
         raise ValueError(f"expected an odd kernel_size, got {kernel_size}")
+    stride, pooling = (require_integer("strides", step) for step in require_items("strides", strides, 2))
     _require_ends(in_type, out_type, norm)
     scalars = field_type(out_type.gspace, scalars=require_integer("hidden_channels", hidden_channels))
+    lifting = SteerableSelfAttention if out_type.fibergroup.continuous else LiftingSelfAttention
     return SequentialModule(
-        SteerableConvolution(in_type, scalars, kernel_size, stride=2),
+        SteerableConvolution(in_type, scalars, kernel_size, stride=stride),
         norm(scalars),
         escnn.nn.ELU(scalars),
-        LiftingSelfAttention(scalars, out_type, num_heads=num_heads, neighborhood=neighborhood),
-        AntialiasedPooling(out_type, stride=2),
+        lifting(scalars, out_type, num_heads=num_heads, neighborhood=neighborhood),
+        *([AntialiasedPooling(out_type, stride=pooling)] if pooling > 1 else []),
     )
 
 

@@ -1,10 +1,12 @@
-"""Random deformations of training images."""
+"""Deformed copies of images: random ones for training, and turned ones whose predictions are averaged."""
 
 import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from escnn_attn.arguments import require_integer
 
 
 class RandomDeformation:
@@ -94,6 +96,42 @@ class RandomDeformation:
         control_points = torch.randn(count, 2, 5, 5, device=images.device)
         smooth = F.interpolate(control_points, size=(height, width), mode="bicubic", align_corners=True)
         return smooth.permute(0, 2, 3, 1) * units
+
+
+class TurnedAverage(nn.Module):
+    """A classifier that averages the probabilities of another over copies of each image, turned by angles below 90°.
+
+    A steerable network predicts the same for a quarter turn, but not quite for other angles, at which pixels are interpolated.
+
+    Args:
+        classifier: from images (b, c, height, width) to logits (b, n).
+        turns: number of copies, at equal distances; 1 for the image alone.
+
+    Shape:
+        images (b, c, height, width) to logarithms of mean probabilities (b, n).
+
+    Raises:
+        TypeError, ValueError: if `turns` is not a positive integer.
+
+    Examples:
+        >>> classifier = TurnedAverage(nn.Sequential(nn.Flatten(), nn.Linear(841, 10)), turns=4)
+        >>> classifier(torch.rand(2, 1, 29, 29)).exp().sum(dim=1).round(decimals=4).tolist()
+        [1.0, 1.0]
+    """
+
+    def __init__(self, classifier: nn.Module, turns: int) -> None:
+        super().__init__()
+        self.classifier, self.turns = classifier, require_integer("turns", turns)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = [self.classifier(images)]
+        for index in range(1, self.turns):
+            angle = torch.tensor(index * math.pi / 2 / self.turns, device=images.device)
+            rows = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).unflatten(0, (2, 2))
+            matrices = F.pad(rows, (0, 1)).expand(len(images), 2, 3)
+            grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+            logits.append(self.classifier(_sampled(images, grid)))
+        return torch.stack(logits).log_softmax(dim=-1).logsumexp(dim=0) - math.log(self.turns)
 
 
 def _sampled(images: Tensor, grid: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Callbacks: averaged weights, random draws that a resumed run repeats, and the end of a diverged training."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -27,11 +28,13 @@ class AveragedWeights(WeightAveraging):
         if not 0 <= decay < 1:
             raise ValueError(f"expected a decay in [0, 1), got {decay}")
 
-        def moving_average(average: Tensor, current: Tensor, count: Tensor) -> Tensor:
-            weight = ((1 + count) / (10 + count)).clamp(max=decay)
-            return average.lerp(current, (1 - weight).to(average))
+        def move(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor) -> None:
+            weight = 1 - ((1 + count) / (10 + count)).clamp(max=decay)
+            steps = torch._foreach_sub(current, averages)
+            torch._foreach_mul_(steps, weight.to(averages[0]))
+            torch._foreach_add_(averages, steps)  # one call for all weights: a call for each would be slow on GPUs
 
-        super().__init__(use_buffers=False, avg_fn=moving_average)
+        super().__init__(use_buffers=False, multi_avg_fn=move)
         self._swapped = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -41,6 +44,7 @@ class AveragedWeights(WeightAveraging):
                 f"expected precision 32-true, 64-true or {half}-mixed for averaged weights, got {trainer.precision}, in which "
                 f"the small changes of an average are rounded away: take {half}-mixed, or no AveragedWeights"
             )
+        self._device = trainer.strategy.root_device  # where Lightning moves the module, but later
         super().setup(trainer, pl_module, stage)
         if self._average_model is not None:  # Lightning converts the module alone, and later
             trainer.precision_plugin.convert_module(self._average_model)

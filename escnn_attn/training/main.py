@@ -18,6 +18,7 @@ from escnn_attn.analysis.report import describe, draw
 from escnn_attn.data.base import DataModule
 from escnn_attn.files import write_json
 from escnn_attn.training._memory import keep_freed_memory
+from escnn_attn.training.augment import TurnedAverage
 from escnn_attn.training.class_report import ClassReport
 from escnn_attn.training.classifier import ImageClassifier
 from escnn_attn.training.evaluation import evaluate
@@ -74,6 +75,8 @@ def evaluate_command(config: DictConfig) -> None:
     else:
         name = str(config.pretrained)
         module = ImageClassifier.from_pretrained(name, datamodule.test_sets, trust=config.trust)
+    if config.turns != 1:
+        module.model = TurnedAverage(module.model, config.turns)
     folder = Path(os.getcwd() if config.output is None else config.output)
     with _quiet_lightning():
         results = evaluate(module, name, datamodule, config.angle_images, [ClassReport(folder)])

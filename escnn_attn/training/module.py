@@ -150,7 +150,7 @@ class SupervisedModule(pl.LightningModule, ABC):
         predictions = self(inputs)
         loss = self.loss(predictions, targets)
         name = f"{stage}/{self.metric}"
-        self.metrics[name](predictions, targets)
+        self.metrics[name].update(predictions, targets)  # pyright: ignore[reportCallIssue] (a Metric)
         self.on_predictions(stage, predictions, targets)
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False, "batch_size": len(targets)}
         self.log(f"{stage}/loss", loss, sync_dist=True, **options)
