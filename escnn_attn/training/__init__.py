@@ -3,7 +3,7 @@
 from escnn_attn.training._memory import keep_freed_memory
 from escnn_attn.training.array_prediction import ArrayPredictor, CloudPredictor, FieldPredictor, find_arrays
 from escnn_attn.training.augment import RandomDeformation, TurnedAverage
-from escnn_attn.training.callbacks import AveragedWeights, EarlyStop, RequireFiniteLoss, SeedSteps
+from escnn_attn.training.callbacks import AveragedWeights, CudaGraph, EarlyStop, RequireFiniteLoss, SeedSteps
 from escnn_attn.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, InterruptedCheckpoint
 from escnn_attn.training.class_report import ClassReport
 from escnn_attn.training.classifier import ImageClassifier
@@ -29,6 +29,7 @@ __all__ = [
     "CloudPredictor",
     "CloudRegression",
     "CompactProgressBar",
+    "CudaGraph",
     "EarlyStop",
     "FieldPredictor",
     "FieldRegression",

@@ -92,6 +92,38 @@ class RequireFiniteLoss(Callback):
             raise FloatingPointError(f"expected a finite training loss, got {loss.item()} at step {step}, in epoch {epoch}")
 
 
+class CudaGraph(Callback):
+    """Records the kernels of the network's forward and backward pass at the first step, and replays them at all others.
+
+    A steerable network starts thousands of small kernels, and a GPU waits for the processor that starts them. Training batches
+    have one shape; what waits for the GPU within the network cannot be recorded, as `escnn.nn.IIDBatchNorm2d` does by its
+    assertions, which `python -O` leaves out.
+
+    Raises:
+        ValueError: if training is not on a CUDA device.
+    """
+
+    def __init__(self) -> None:
+        self._recorded = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.strategy.root_device.type != "cuda":
+            raise ValueError(f"expected a CUDA device for CudaGraph, got {trainer.strategy.root_device}: take trainer=gpu")
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if self._recorded:
+            return
+        half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(trainer.precision))
+        with torch.autocast("cuda", half, enabled=half is not None, cache_enabled=False):
+            images = (pl_module.inputs(batch).clone(),)
+            torch.cuda.make_graphed_callables(pl_module.model, images, allow_unused_input=True)
+        self._recorded = True
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        vars(pl_module.model).pop("forward", None)
+        self._recorded = False
+
+
 class EarlyStop(EarlyStopping):
     """Ends a training whose metric on validation no longer improves, by the `metric` and `mode` of the `SupervisedModule`.
 

@@ -3,10 +3,13 @@
 import copy
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from escnn.nn import GeometricTensor
+from torch.utils.data import DataLoader, TensorDataset
 
-from escnn_attn import Disc, KNearest, SteerableStack, fourier_type, planar_gspace, steerable_block
+from escnn_attn import Disc, KNearest, SteerableStack, SteerableTransformer, fourier_type, planar_gspace, steerable_block
+from escnn_attn.training import CudaGraph, ImageClassifier
 from tests.helpers import randomize, relative
 from tests.models.test_fake import MODULES
 
@@ -82,3 +85,20 @@ def test_compiled_blocks():
     assert relative(found, expected) < 1e-4
     for one, other in zip(again, gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_a_recorded_step_trains_as_others(tmp_path):
+    images = TensorDataset(torch.rand(24, 1, 21, 21), torch.arange(24) % 10)
+    weights = []
+    for callbacks in ([], [CudaGraph()]):
+        torch.manual_seed(0)
+        module = ImageClassifier(SteerableTransformer("SO2", channels=4, depth=1))
+        trainer = pl.Trainer(
+            max_epochs=2, accelerator="gpu", devices=1, callbacks=callbacks, default_root_dir=tmp_path, logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(module, DataLoader(images, batch_size=8))
+        assert "forward" not in vars(module.model)
+        weights.append([parameter.detach().cpu() for parameter in module.parameters()])
+    for one, other in zip(*weights, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)

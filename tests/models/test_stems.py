@@ -1,4 +1,4 @@
-"""The stem of large images."""
+"""Stems of large images, and by attention."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from escnn.nn import GeometricTensor
 
-from escnn_attn import SteerableTransformer, antialiased_stem, field_type, fourier_type, patch_stem, planar_gspace
+from escnn_attn import SteerableTransformer, antialiased_stem, field_type, fourier_type, lifting_stem, patch_stem, planar_gspace
 from escnn_attn.analysis.equivariance import smooth_image
 from escnn_attn.testing import equivariance_error
 from tests.helpers import assert_every_parameter_has_gradient, worst
@@ -58,3 +58,18 @@ def test_biases_start_with_values_and_all_parameters_have_gradients():
     assert [bias.std() > 0 for bias in biases] == [True, True]
     stem(GeometricTensor(torch.randn(1, 1, 48, 48), stem.in_type)).tensor.square().sum().backward()
     assert_every_parameter_has_gradient(stem)
+
+
+@pytest.mark.parametrize("group", ["SO2", "O2", "C8", "D4"])
+@pytest.mark.parametrize("strides", [(2, 2), (2, 1)])
+def test_attention_lifts_scalars_for_any_group(group, strides):
+    gspace = planar_gspace(group)
+    out_type = fourier_type(gspace, 2, 1 if "O" in group else None)
+    stem = lifting_stem(field_type(gspace, scalars=1), out_type, hidden_channels=4, num_heads=1, strides=strides)
+    assert worst(equivariance_error(stem, size=29, batch=1)) < 1e-6
+    side = 8 if strides[1] == 2 else 15
+    out = stem(GeometricTensor(torch.randn(2, 1, 29, 29), stem.in_type)).tensor
+    assert out.shape == (2, out_type.size, side, side)
+    assert (out.unflatten(1, (2, -1)).std(dim=(0, 1, 3, 4)) > 1e-3).sum() >= 3  # not scalars alone: directions, too
+    with pytest.raises(ValueError, match="strides"):
+        lifting_stem(stem.in_type, out_type, strides=(2, 2, 2))

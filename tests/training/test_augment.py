@@ -1,9 +1,10 @@
-"""Random deformations of images."""
+"""Deformed copies of images."""
 
 import pytest
 import torch
+from torch import nn
 
-from escnn_attn.training import RandomDeformation
+from escnn_attn.training import RandomDeformation, TurnedAverage
 
 
 def test_affine_deformation_is_what_it_says():
@@ -80,3 +81,23 @@ def _shifted(images, shift, axis):
     a, b = max(0, shift), max(0, -shift)
     out.narrow(axis, a, size - 1).copy_(images.narrow(axis, b, size - 1))
     return out
+
+
+class Corner(nn.Module):
+    """Logits that are the sums over three strips of an image, which turn with it."""
+
+    def forward(self, images):
+        return images[:, 0, :, :9].sum(1).unflatten(1, (3, 3)).sum(2)
+
+
+def test_probabilities_are_averaged_over_turned_copies():
+    images = torch.rand(2, 1, 9, 9)
+    torch.testing.assert_close(TurnedAverage(Corner(), 1)(images), Corner()(images).log_softmax(1))
+    turned = torch.rot90(images, 1, (-2, -1))
+    found = TurnedAverage(Corner(), 2)
+    angles = [found.classifier(images), found(images)]
+    assert not torch.allclose(angles[1], angles[0].log_softmax(1), atol=1e-3)
+    blank = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 3))  # the same for all quarter turns
+    torch.testing.assert_close(TurnedAverage(blank, 4)(turned), TurnedAverage(blank, 4)(images), atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="turns must be at least 1, got 0"):
+        TurnedAverage(blank, 0)

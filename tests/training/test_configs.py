@@ -53,7 +53,7 @@ def test_systems_of_the_comparison_are_those_of_the_recorded_results(system):
 def test_values_of_a_system_can_be_overridden():
     config = composed("experiment=comparison", "system=plain_50k", "systems.plain_50k.channels=8", "data=digits")
     assert config.module.model.channels == 8
-    assert len(SYSTEMS) == len(config.systems) == 13
+    assert set(SYSTEMS) <= set(config.systems)
 
 
 @pytest.mark.parametrize("overrides", [[], ["model=plain"], ["experiment=rotmnist"], ["data=rotmnist", "trainer.devices=2"]])

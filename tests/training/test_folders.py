@@ -88,6 +88,15 @@ def test_a_run_interrupted_within_an_epoch_and_resumed_ends_as_an_unbroken_one(t
     assert steps[0] == steps[1] == 9
 
 
+def test_epochs_without_validation_leave_a_checkpoint(tmp_path):
+    rarely = "trainer.check_val_every_n_epoch=3"
+    whole = run(tmp_path / "whole", rarely)
+    interrupted(tmp_path / "broken", 2, rarely)
+    last = torch.load(tmp_path / "broken" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (last["epoch"], last["global_step"]) == (1, 6)
+    assert run(tmp_path / "broken", rarely, "resume=true")["test"] == whole["test"]
+
+
 def test_a_resumed_run_appends_to_its_metrics(tmp_path):
     def rows(name):
         with (tmp_path / name / "csv" / "metrics.csv").open() as file:

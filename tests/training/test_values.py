@@ -42,6 +42,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWa
             "trainer.precision=bf16-true",
             "expected precision 32-true, 64-true or bf16-mixed for averaged weights, got bf16-true",
         ),
+        ("callbacks=cuda_graph", "expected a CUDA device for CudaGraph, got cpu: take trainer=gpu"),
         ("+trainer.callbacks=[]", r"expected callbacks.<name>=… or callbacks=<group>, got trainer.callbacks"),
         (
             "+callbacks.mine={_target_: pytorch_lightning.callbacks.OnExceptionCheckpoint, dirpath: .}",
