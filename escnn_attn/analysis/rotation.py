@@ -15,7 +15,7 @@ ANGLES = tuple(range(0, 360, 15))
 
 @torch.no_grad()
 def accuracy_by_angle(classifier: nn.Module, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Measures accuracy, and the change of the logits, under rotation of upright images to each of `ANGLES`.
+    """Measures accuracy, and what changes, under rotation of upright images to each of `ANGLES`.
 
     Args:
         classifier: of images (b, 1, 29, 29); set to eval mode.
@@ -23,15 +23,19 @@ def accuracy_by_angle(classifier: nn.Module, images: np.ndarray, labels: np.ndar
         labels: (n,).
 
     Returns:
-        `"angles"`, `"accuracy_by_angle"` and `"change_by_angle"`: the change of the logits relative to those of the upright
-        images; at multiples of 90°, where no pixel is interpolated, it is the equivariance error.
+        `"angles"`, `"accuracy_by_angle"`, `"unchanged_by_angle"`: the share of images that are classified as when upright, and
+        `"change_by_angle"`: the change of the logits relative to those of the upright images; at multiples of 90°, where no
+        pixel is interpolated, it is the equivariance error.
     """
     classifier.eval()
-    truth, accuracies, changes, reference = torch.from_numpy(labels.astype(np.int64)), [], [], None
+    truth, reference = torch.from_numpy(labels.astype(np.int64)), None
+    results: dict[str, Any] = {"angles": ANGLES, "accuracy_by_angle": [], "unchanged_by_angle": [], "change_by_angle": []}
     for angle in ANGLES:
         rotated = rotate_images(images, np.full(len(images), angle))
         logits = torch.cat([classifier(batch) for batch in to_input(rotated).split(256)])
         reference = logits if reference is None else reference
-        accuracies.append(float((logits.argmax(dim=1) == truth).float().mean()))
-        changes.append(relative_error(logits, reference))
-    return {"angles": ANGLES, "accuracy_by_angle": accuracies, "change_by_angle": changes}
+        found = logits.argmax(dim=1)
+        results["accuracy_by_angle"].append(float((found == truth).float().mean()))
+        results["unchanged_by_angle"].append(float((found == reference.argmax(dim=1)).float().mean()))
+        results["change_by_angle"].append(relative_error(logits, reference))
+    return results

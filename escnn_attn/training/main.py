@@ -83,5 +83,6 @@ def evaluate_command(config: DictConfig) -> None:
     write_json(folder / "evaluation.json", results)
     draw([results], folder)
     print(describe(results))
-    for angle, accuracy in zip(results.get("angles", ()), results.get("accuracy_by_angle", ()), strict=True):
-        print(f"{angle:4d}° {100 * accuracy:5.1f} %")
+    by_angle = (results.get(name, ()) for name in ("angles", "accuracy_by_angle", "unchanged_by_angle", "change_by_angle"))
+    for angle, accuracy, unchanged, change in zip(*by_angle, strict=True):
+        print(f"{angle:4d}° {100 * accuracy:5.1f} %, as upright {100 * unchanged:5.1f} %, logits changed by {change:.2g}")

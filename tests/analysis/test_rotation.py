@@ -6,7 +6,7 @@ import torch
 
 from escnn_attn import SteerableTransformer
 from escnn_attn.analysis.rotation import ANGLES, accuracy_by_angle
-from escnn_attn.data import Digits, to_input
+from escnn_attn.data import Digits, rotate_images, to_input
 
 
 def test_accuracy_by_angle_is_that_of_rotated_images():
@@ -16,6 +16,10 @@ def test_accuracy_by_angle_is_that_of_rotated_images():
     found = accuracy_by_angle(network, images, labels)
     logits = network.eval()(to_input(np.rot90(images, 1, (1, 2)).copy()))
     assert found["accuracy_by_angle"][ANGLES.index(90)] == pytest.approx((logits.argmax(1).numpy() == labels).mean())
+    upright = network(to_input(images)).argmax(1)
+    turned = network(to_input(rotate_images(images, np.full(32, 45)))).argmax(1)
+    assert found["unchanged_by_angle"][ANGLES.index(45)] == pytest.approx((turned == upright).double().mean().item())
+    assert found["unchanged_by_angle"][0] == 1
     changes = dict(zip(found["angles"], found["change_by_angle"], strict=True))
     assert len(changes) == 24
     quarter, other = ([change for angle, change in changes.items() if (angle % 90 == 0) == right] for right in (True, False))
