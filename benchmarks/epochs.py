@@ -9,6 +9,7 @@ Options:
     rounds: number of timed steps of each network, after two for warm-up.
     device: cpu or cuda.
     compile: also time steerable attention compiled by torch.compile, which takes a minute first.
+    record: also time steerable attention whose kernels are recorded and replayed (CudaGraph); for device=cuda and python -O.
     output: JSON file for the results and the machine.
 """
 
@@ -48,12 +49,14 @@ class Recipe:
         results: pattern of its runs in `docs/results`, one for each seed.
         of_escnn: whether the stem has modules of escnn alone.
         compiled: whether torch.compile translates the blocks.
+        recorded: whether the kernels of a step are recorded on a GPU.
     """
 
     overrides: tuple[str, ...]
     results: str
     of_escnn: bool = False
     compiled: bool = False
+    recorded: bool = False
 
     def network(self) -> nn.Module:
         with initialize_config_module("escnn_attn.conf", version_base="1.3"):
@@ -74,6 +77,7 @@ class Recipe:
 
 ATTENTION = Recipe(("system=steerable_so2_50k",), "comparison/steerable_so2_50k_10000_*")
 COMPILED = Recipe(ATTENTION.overrides, ATTENTION.results, compiled=True)
+RECORDED = Recipe(ATTENTION.overrides, ATTENTION.results, recorded=True)
 SO2 = ("system=cnn_so2_50k",), "comparison/cnn_so2_50k_10000_*"
 C8 = (
     ("system=gcnn_c4_50k", "systems.gcnn_c4_50k.group=C8", "systems.gcnn_c4_50k.channels=12"),
@@ -94,6 +98,7 @@ class Options:
     rounds: int = 15
     device: str = "cpu"
     compile: bool = False
+    record: bool = False
     output: Path | None = None
 
 
@@ -125,11 +130,13 @@ def _pointwise(t: FieldType) -> EquivariantModule:
     return escnn.nn.FourierELU(t.gspace, len(t), irreps, type="regular", N=16)
 
 
-def step_of(network: nn.Module, device: str = "cpu", batch: int = BATCH) -> Callable[[], None]:
+def step_of(network: nn.Module, device: str = "cpu", batch: int = BATCH, recorded: bool = False) -> Callable[[], None]:
     """A training step on random images."""
     network.to(device).train()
     optimizer = torch.optim.AdamW(network.parameters())
     images, labels = torch.rand(batch, 1, SIDE, SIDE).to(device), (torch.arange(batch) % 10).to(device)
+    if recorded:
+        torch.cuda.make_graphed_callables(network, (images.clone(),), allow_unused_input=True)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -143,7 +150,7 @@ def epochs(systems: dict[str, Recipe], rounds: int, device: str = "cpu", batch: 
     """Seconds of an epoch of each system and their ratio to the first, medians with half the distance of their quartiles."""
     torch.manual_seed(0)
     networks = {name: recipe.network() for name, recipe in systems.items()}
-    steps = {name: step_of(network, device, batch) for name, network in networks.items()}
+    steps = {name: step_of(network, device, batch, systems[name].recorded) for name, network in networks.items()}
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     for index in range(rounds + 2):
         for name, step in steps.items():
@@ -167,7 +174,8 @@ def main() -> None:
     device = require_device(options.device)
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    systems = SYSTEMS | ({"steerable attention, SO(2), compiled": COMPILED} if options.compile else {})
+    more = {"compiled": (options.compile, COMPILED), "recorded": (options.record, RECORDED)}
+    systems = SYSTEMS | {f"{next(iter(SYSTEMS))}, {kind}": recipe for kind, (wanted, recipe) in more.items() if wanted}
     rows = epochs(systems, options.rounds, device)
     print(f"{'network':40}{'parameters':>12}{'validation %':>14}{'seconds an epoch':>20}{'ratio':>16}")
     for name, row in rows.items():
