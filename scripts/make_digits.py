@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from escnn_attn.data.digits import make_digits
-from escnn_attn.training import parse_options
+from escnn_attn.training import brief_errors, parse_options
 
 
 @dataclass
@@ -18,6 +18,11 @@ class Options:
     target: Path = Path("escnn_attn/data/shipped_digits/digits.npz")
 
 
-if __name__ == "__main__":
+@brief_errors
+def main() -> None:
     options = parse_options(Options, __doc__)
     make_digits(options.target, options.folder)
+
+
+if __name__ == "__main__":
+    main()

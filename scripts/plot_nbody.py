@@ -11,7 +11,7 @@ from pathlib import Path
 
 from escnn_attn.analysis import plot_trajectories
 from escnn_attn.data import NBody
-from escnn_attn.training import CloudRegression, load_module, parse_options
+from escnn_attn.training import CloudRegression, brief_errors, load_module, parse_options
 from escnn_attn.training.regression import predict_final_positions
 
 
@@ -29,6 +29,7 @@ def load(checkpoint: str) -> CloudRegression:
     return module
 
 
+@brief_errors
 def main() -> None:
     options, data = parse_options(Options, __doc__), NBody()
     if not options.checkpoints:

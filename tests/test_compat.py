@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import escnn.group._numerical
 import escnn.nn
 import pytest
+from escnn.group import _clebsh_gordan
 
 from escnn_attn import fourier_type, planar_gspace
 from escnn_attn.compat.installation import import_escnn
@@ -44,6 +45,17 @@ def test_representations_of_finite_groups_decompose():
     space = planar_gspace("C8")
     irrep = escnn.nn.FieldType(space, [space.irrep(4)])
     assert escnn.nn.ConcatenatedNonLinearity(irrep, "c_relu").out_type.size == 2
+
+
+def test_kernels_of_o2_are_made_without_a_word(monkeypatch, capfd):
+    """The first samples are all the identity, so that escnn has to take more of them."""
+    group = planar_gspace("O2").fibergroup
+    first, sample = iter([group.identity] * 3), group.sample
+    monkeypatch.setattr(group, "sample", lambda: next(first, None) or sample())
+    tensor = _clebsh_gordan._clebsh_gordan_tensor.func((1, 1), (1, 2), (1, 3), group.__class__.__name__, **group._keys)
+    assert next(first, None) is None
+    assert tensor.shape[:2] == (2, 2)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_space_says_what_to_install():

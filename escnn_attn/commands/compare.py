@@ -13,7 +13,7 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from escnn_attn.analysis import as_markdown, compare_runs, plot_accuracy_by_angle, plot_sample_efficiency, read_runs
-from escnn_attn.training import parse_options
+from escnn_attn.training import brief_errors, parse_options
 
 
 @dataclass
@@ -23,6 +23,7 @@ class Options:
     pictures: Path | None = None
 
 
+@brief_errors
 def main() -> None:
     options = parse_options(Options, __doc__)
     runs = read_runs(options.folder)
@@ -30,7 +31,7 @@ def main() -> None:
         print(f"left out {name}: {error}")
     results = [result for result in runs.results if result.get("finished") and fnmatch(result["name"], options.names)]
     if not results:
-        raise SystemExit(f"no finished runs named {options.names} in {options.folder}")
+        raise ValueError(f"no finished runs named {options.names} in {options.folder}")
     rows, pictures = compare_runs(results), options.pictures or options.folder
     print(as_markdown(rows))
     most = max(result["samples"] for result in results)

@@ -24,7 +24,7 @@ from escnn_attn.analysis.flows import Prediction, prediction_of
 from escnn_attn.data import Flow
 from escnn_attn.files import write_json
 from escnn_attn.models import build
-from escnn_attn.training import FieldRegression, load_module, parse_options
+from escnn_attn.training import FieldRegression, brief_errors, load_module, parse_options
 
 #: what the configuration of the data of a run may call
 DATA = [f"escnn_attn.data.{name}" for name in ("Flow", "AugmentedFlow", "TurbulenceConfig")]
@@ -37,14 +37,15 @@ class Options:
     folder: Path = Path("outputs/flows")
 
 
+@brief_errors
 def main() -> None:
     options = parse_options(Options, __doc__)
     if not options.checkpoints:
-        raise SystemExit("expected checkpoints.<name>=….ckpt")
+        raise ValueError("expected checkpoints.<name>=….ckpt")
     runs = {name: load(Path(path)) for name, path in options.checkpoints.items()}
     data = next(iter(runs.values()))[1]
     if any(other.simulation != data.simulation for _, other in runs.values()):
-        raise SystemExit("expected checkpoints of runs with the same simulation of flows, got different ones")
+        raise ValueError("expected checkpoints of runs with the same simulation of flows, got different ones")
     predictions: dict[str, Prediction] = {"no change": torch.clone}
     predictions |= {name: prediction_of(module, its) for name, (module, its) in runs.items()}
     sets = data.trajectories(*data.test_sets)
@@ -65,7 +66,7 @@ def load(checkpoint: Path) -> tuple[FieldRegression, Flow]:
     """The module of a checkpoint and the data module of its run."""
     module, config = load_module(checkpoint), checkpoint.parents[1] / "config.yaml"
     if not isinstance(module, FieldRegression) or not config.exists():
-        raise SystemExit(f"expected a checkpoint in the folder of a run of experiment=flow, got {checkpoint}")
+        raise ValueError(f"expected a checkpoint in the folder of a run of experiment=flow, got {checkpoint}")
     return module, build(OmegaConf.to_container(OmegaConf.load(config))["data"], trust=DATA)  # pyright: ignore
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from escnn_attn.data import RotatedMNIST
 from escnn_attn.data._files import cache_folder
-from escnn_attn.training import parse_options
+from escnn_attn.training import brief_errors, parse_options
 
 
 @dataclass
@@ -12,6 +12,7 @@ class Options:
     pass
 
 
+@brief_errors
 def main() -> None:
     parse_options(Options, __doc__)
     RotatedMNIST().prepare_data()

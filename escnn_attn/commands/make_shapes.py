@@ -18,7 +18,7 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from escnn_attn.data import write_shapes
-from escnn_attn.training import parse_options
+from escnn_attn.training import brief_errors, parse_options
 
 
 @dataclass
@@ -32,6 +32,7 @@ class Options:
     seed: int = 0
 
 
+@brief_errors
 def main() -> None:
     options = parse_options(Options, __doc__)
     write_shapes(**asdict(options))

@@ -27,7 +27,7 @@ from escnn_attn.analysis import attention_map
 from escnn_attn.analysis.plots import draw_attention, save_figure
 from escnn_attn.data import Digits, rotate_images, to_input
 from escnn_attn.files import write_atomically
-from escnn_attn.training import load_module, parse_options
+from escnn_attn.training import brief_errors, load_module, parse_options
 
 
 @dataclass
@@ -40,12 +40,13 @@ class Options:
     folder: Path = Path("docs/images")
 
 
+@brief_errors
 def main() -> None:
     options = parse_options(Options, __doc__)
     trained = Path(options.checkpoint).is_file()
     network = load_module(options.checkpoint).model if trained else SteerableTransformer.from_pretrained(options.checkpoint)
     if not isinstance(network, SteerableTransformer):
-        raise SystemExit(f"expected a SteerableTransformer, got a {type(network).__name__}")
+        raise TypeError(f"expected a SteerableTransformer, got a {type(network).__name__}")
     angles = np.arange(0, 360, 5)
     upright = Digits().arrays()["upright"][0][options.image]
     inputs = to_input(rotate_images(np.repeat(upright[None], len(angles), 0), angles))

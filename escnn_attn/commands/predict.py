@@ -42,6 +42,7 @@ from escnn_attn.training import (
     ImageClassifier,
     ImagePredictor,
     SupervisedModule,
+    brief_errors,
     find_arrays,
     find_images,
     load_module,
@@ -61,6 +62,7 @@ class Options:
     trust: list[str] = field(default_factory=list)
 
 
+@brief_errors
 def main() -> None:
     places = [argument for argument in sys.argv[1:] if _is_place(argument)]
     options = parse_options(Options, __doc__, [argument for argument in sys.argv[1:] if argument not in places])
@@ -116,8 +118,8 @@ def _targets(files: dict[Path, Path], folder: Path, suffix: str) -> dict[Path, P
         target = folder / name.with_suffix(suffix)
         if target in targets.values():
             other = next(file for file, taken in targets.items() if taken == target)
-            raise SystemExit(f"expected files of different names, got {other} and {path}, whose results would both be {target}")
+            raise ValueError(f"expected files of different names, got {other} and {path}, whose results would both be {target}")
         if target.resolve() in read:
-            raise SystemExit(f"expected another output folder than {folder}, where {target} is one of the files to read")
+            raise ValueError(f"expected another output folder than {folder}, where {target} is one of the files to read")
         targets[path] = target
     return targets

@@ -16,7 +16,7 @@ from omegaconf import MISSING
 
 from escnn_attn.pretrained import read_config
 from escnn_attn.pretrained.hub import require_hub, require_repository, upload, write_card
-from escnn_attn.training import parse_options, publish
+from escnn_attn.training import brief_errors, parse_options, publish
 
 
 @dataclass
@@ -29,6 +29,7 @@ class Options:
     private: bool | None = None
 
 
+@brief_errors
 def main() -> None:
     options = parse_options(Options, __doc__)
     if options.hub is not None:

@@ -22,7 +22,7 @@ class DataModule(pl.LightningDataModule, ABC):
         num_workers: number of processes that load data.
 
     Raises:
-        ValueError: if a number is out of range, or `batch_size` above the number of training samples of a device.
+        ValueError: if a number is out of range, or, by `setup("fit")`, `batch_size` above the number of training samples of a device.
     """
 
     #: names of the test sets, in the order of their loaders
@@ -51,14 +51,12 @@ class DataModule(pl.LightningDataModule, ABC):
     def setup(self, stage: str | None = None) -> None:
         if not self.datasets:
             self.datasets = self.make_datasets()
+        if stage == "fit":  # in every process, before any makes a step: evaluation takes fewer samples too
+            self._sampler()
 
     def train_dataloader(self) -> DataLoader:
-        # seeded by epoch, also with a single process: a resumed run sees the batches of an uninterrupted run
-        replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = DistributedSampler(self.datasets["train"], replicas, rank, shuffle=True, seed=self.seed)
-        if len(sampler) < self.batch_size:
-            raise ValueError(f"expected a batch_size of at most the {len(sampler)} training samples, got {self.batch_size}")
-        return self._loader("train", self.batch_size, sampler=sampler, drop_last=True)  # the last batch, if it is incomplete
+        # the last batch is dropped, if it is incomplete
+        return self._loader("train", self.batch_size, sampler=self._sampler(), drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
         return self._loader("validation", self.evaluation_batch_size)
@@ -68,6 +66,17 @@ class DataModule(pl.LightningDataModule, ABC):
 
     def predict_dataloader(self) -> list[DataLoader]:
         return self.test_dataloader()
+
+    def _sampler(self) -> DistributedSampler:
+        """Training samples of this process, seeded by epoch, also if it is alone: a resumed run sees the batches of an unbroken one."""
+        replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler = DistributedSampler(self.datasets["train"], replicas, rank, shuffle=True, seed=self.seed)
+        if (most := len(sampler)) < self.batch_size:
+            samples = f"{most} training samples" + (f" of each of {replicas} processes" if replicas > 1 else "")
+            raise ValueError(
+                f"expected a batch_size of at most the {samples}, got {self.batch_size}: take data.batch_size={most}"
+            )
+        return sampler
 
     def _loader(self, name: str, batch_size: int, **options: Any) -> DataLoader:
         options |= {"num_workers": self.num_workers, "collate_fn": self.collate}

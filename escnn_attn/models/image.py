@@ -24,7 +24,7 @@ class ImageNetwork(SteerableNetwork):
 
     Args:
         body: stem and blocks.
-        image_size: side of the images, or height and width, to be checked at once; None for a check of each image.
+        image_size: side of the images, or height and width, to be checked at once with a stem of your own; None for a check of each image.
     """
 
     #: whether only the largest centered disc counts, of the image and of the tokens
@@ -72,7 +72,7 @@ class ImageNetwork(SteerableNetwork):
         return Tokens.on(grid.disc() if self.disc else grid, made, self.blocks.in_layout)
 
     def _require_centered(self, *sides: int) -> None:
-        """Raises a ValueError where the stem's strides would move the rotation center off the coarser grid."""
+        """Raises a ValueError where strides of escnn's modules in the stem would move the rotation center off the coarser grid."""
         if self.in_type.fibergroup.order() == 1 or all(keeps_center(self.windows, side) for side in sides):
             return
         fitting = [fitting_side(self.windows, side) for side in sides]
@@ -94,8 +94,8 @@ class ImageNetwork(SteerableNetwork):
 
         For `torch.export`, `torch.onnx.export(…, dynamo=True)` and `torch.jit.trace`, of any batch. The first two take any height and
         width where `dynamic_shapes` keeps them open: then `RotaryEmbedding` of a continuous group needs a `max_distance` or a `Disc`,
-        and `Disc` and `KNearest` are masks over all pairs. It holds no field types. Image sizes on which the stem's strides keep the
-        center are the caller's to choose.
+        and `Disc` and `KNearest` are masks over all pairs. It holds no field types. With strided modules of escnn in the stem, sizes
+        whose center they keep are the caller's to choose; no other stem asks for that.
         """
         return ExportedNetwork(self.stem, self.blocks, self.plain_readout(), self.disc, self.periodic)
 
@@ -121,17 +121,17 @@ class SteerableTransformer(LogitReadout, ImageNetwork):
         depth: number of blocks.
         block: makes a block of a type: `steerable_block`, or `functools.partial` of it or of another factory.
         stem: makes the stem of the input type and the token type: `convolution_stem`, a partial of it, or another.
-        image_size: side of the images, or height and width, to be checked at once; None for a check of each image.
+        image_size: side of the images, or height and width, to be checked at once with a stem of your own; None for a check of each image.
         checkpointing: whether blocks are computed again for the gradient, in less memory.
 
     Shape:
-        images (b, c, height, width), as a tensor or a geometric tensor of `in_type`, to logits (b, num_classes). The stems of
-        this library take any height and width; strided convolutions of escnn in a stem take those whose center they keep.
+        images (b, c, height, width), as a tensor or a geometric tensor of `in_type`, to logits (b, num_classes), of any height
+        and width.
 
     Raises:
         TypeError: for types that are not on the gspace.
-        ValueError: for a max_frequency of a finite group, and for images of a shape with which strides would lose the rotation
-            center, naming the next that fits.
+        ValueError: for a max_frequency of a finite group; with strided convolutions or pooling of escnn in a stem of your own alone, for
+            images whose rotation center those would lose, naming the next size that fits.
 
     Examples:
         >>> import torch
@@ -177,12 +177,12 @@ class SteerableFieldTransformer(FieldReadout, ImageNetwork):
         depth: number of blocks.
         block: makes a block of a type, as there.
         stem: makes the stem, as there.
-        image_size: side of the images, or height and width, to be checked at once; None for a check of each image.
+        image_size: side of the images, or height and width, to be checked at once with a stem of your own; None for a check of each image.
         checkpointing: whether blocks are computed again for the gradient, in less memory.
 
     Shape:
         images (b, c, height, width), as a tensor or a geometric tensor of `in_type`, to a geometric tensor (b, c', height', width') on the tokens
-        of the stem. Sides are those of `SteerableTransformer`.
+        of the stem, of any height and width.
 
     Raises:
         TypeError: for types that are not on the gspace.

@@ -10,7 +10,8 @@ from torch import Tensor
 from escnn_attn.arguments import require_flag, require_instance, require_integer, require_positive
 from escnn_attn.modes import keepable
 from escnn_attn.tokens._checks import require_mask, require_weights
-from escnn_attn.tokens.domain import Domain, Lattice, T, disc_factor, disc_index, positions_tensor
+from escnn_attn.tokens.domain import Domain, T
+from escnn_attn.tokens.lattice import Lattice, disc_factor, disc_index, positions_tensor
 
 #: number of grids whose tables are kept between calls
 KEPT_GRIDS = 16

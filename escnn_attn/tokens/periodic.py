@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from escnn_attn.modes import readable
-from escnn_attn.tokens.domain import Cell, Domain, constants, positions_tensor
+from escnn_attn.tokens.domain import Cell, Domain
+from escnn_attn.tokens.lattice import constants, positions_tensor
 
 #: share of a cell by which images are taken from farther than they are needed, as positions are rounded
 SPARE = 1e-3

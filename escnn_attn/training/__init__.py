@@ -7,7 +7,7 @@ from escnn_attn.training.callbacks import AveragedWeights, CudaGraph, EarlyStop,
 from escnn_attn.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, InterruptedCheckpoint
 from escnn_attn.training.class_report import ClassReport
 from escnn_attn.training.classifier import ImageClassifier
-from escnn_attn.training.command_line import parse_options
+from escnn_attn.training.command_line import brief_errors, parse_options
 from escnn_attn.training.evaluation import evaluate
 from escnn_attn.training.fields import FieldRegression, RelativeError
 from escnn_attn.training.loggers import ResumableCSVLogger
@@ -44,6 +44,7 @@ __all__ = [
     "ResumableCSVLogger",
     "SeedSteps",
     "SupervisedModule",
+    "brief_errors",
     "evaluate",
     "find_arrays",
     "find_images",

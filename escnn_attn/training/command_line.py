@@ -1,15 +1,22 @@
-"""Options of commands without configuration groups, `key=value` in Hydra's syntax."""
+"""The command line: options of commands without configuration groups, `key=value` in Hydra's syntax, and how errors are told."""
 
+import dis
+import os
 import sys
-from collections.abc import Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+P = ParamSpec("P")
 T = TypeVar("T")
+#: what the checks of the package raise; others, such as an AssertionError, are faults of a program
+REFUSALS = (ValueError, TypeError, OSError, RuntimeError, FloatingPointError, ImportError)
 
 
 def parse_options(options: type[T], usage: str | None, arguments: Sequence[str] | None = None) -> T:
@@ -35,3 +42,61 @@ def parse_options(options: type[T], usage: str | None, arguments: Sequence[str] 
     if missing := OmegaConf.missing_keys(config):
         raise SystemExit(f"expected {', '.join(f'{key}=…' for key in sorted(missing))}\n\n{usage}")
     return cast(T, OmegaConf.to_object(config))
+
+
+def brief_errors(command: Callable[P, T]) -> Callable[P, T]:
+    """Makes a command end with one line on stderr, `error: …`, and status 1 where the package refuses a value.
+
+    All other errors keep their traceback, and with `HYDRA_FULL_ERROR=1` in the environment these do too.
+
+    Args:
+        command: function of the command, below `hydra.main` if it has that.
+
+    Raises:
+        SystemExit: with the message of the check that refused a value.
+
+    Examples:
+        >>> from escnn_attn.arguments import require_integer
+        >>> brief_errors(require_integer)("epochs", 0)
+        Traceback (most recent call last):
+        SystemExit: error: epochs must be at least 1, got 0
+    """
+
+    @wraps(command)
+    def brief(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except Exception as error:
+            if (found := refusal(error)) is None:
+                raise
+            raise SystemExit(f"error: {found}") from None
+
+    return brief
+
+
+def refusal(error: BaseException) -> Exception | None:
+    """The error by which the package refused a value, without what Hydra wraps around it; None if the traceback is to be shown."""
+    if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
+        return None
+    while isinstance(error, InstantiationException | OmegaConfBaseException):
+        if (inner := error.__cause__ or error.__context__) is None:
+            return None
+        error = inner
+    if isinstance(error, MisconfigurationException):  # Lightning's own, such as of an accelerator that is not there
+        return error
+    return error if isinstance(error, REFUSALS) and (_refused(error) or _of_a_file(error)) else None
+
+
+def _refused(error: Exception) -> bool:
+    """Whether a `raise` of the package made the error: an operation that failed, of the package or of torch, is none."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None or place.tb_frame.f_globals.get("__name__", "").split(".")[0] != __name__.split(".")[0]:
+        return False
+    return place.tb_frame.f_code.co_code[place.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+
+
+def _of_a_file(error: Exception) -> bool:
+    """Whether the system names a file, such as one that is not there or may not be written."""
+    return isinstance(error, OSError) and error.filename is not None

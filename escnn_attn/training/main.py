@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from escnn_attn.training._memory import keep_freed_memory
 from escnn_attn.training.augment import TurnedAverage
 from escnn_attn.training.class_report import ClassReport
 from escnn_attn.training.classifier import ImageClassifier
+from escnn_attn.training.command_line import brief_errors, refusal
 from escnn_attn.training.evaluation import evaluate
 from escnn_attn.training.module import load_module
 from escnn_attn.training.run import ended_by_termination, train
@@ -43,6 +45,7 @@ def _quiet_lightning() -> Iterator[None]:
 
 
 @hydra.main(version_base="1.3", config_path="pkg://escnn_attn.conf", config_name="train")
+@brief_errors
 def train_command(config: DictConfig) -> float:
     """Trains the configured module, and returns the metric on validation for sweepers that optimize it.
 
@@ -55,14 +58,18 @@ def train_command(config: DictConfig) -> float:
     except Exception as error:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             raise
-        traceback.print_exc()
-        write_json(failure, {"error": f"{type(error).__name__}: {error}"})
+        if (found := refusal(error)) is None:
+            traceback.print_exc()
+        else:
+            print(f"error: {found}", file=sys.stderr)
+        write_json(failure, {"error": f"{type(found or error).__name__}: {found or error}"})
         return float("nan")
     failure.unlink(missing_ok=True)
     return results.get("validation", float("nan"))
 
 
 @hydra.main(version_base="1.3", config_path="pkg://escnn_attn.conf", config_name="evaluate")
+@brief_errors
 def evaluate_command(config: DictConfig) -> None:
     """Evaluates the module of `checkpoint=…`, or the classifier `pretrained=…`, on the test sets of `data=…`."""
     if (config.checkpoint is None) == (config.pretrained is None):

@@ -95,8 +95,8 @@ def pretended(module: nn.Module, mode: FakeTensorMode, device: str) -> dict[str,
     return {name: part.requires_grad_(part.is_floating_point()) for name, part in moved.items()}
 
 
-def on_a_pretended_gpu() -> None:
-    """Runs every module forward and backward on a device that does not exist: for a process of its own, as torch keeps the device.
+def on_a_pretended_gpu(*names: str) -> None:
+    """Runs modules forward and backward on a device that does not exist: for a process of its own, as torch keeps the device.
 
     A tensor made on the CPU, or a number that is read from the device, is an error.
     """
@@ -105,9 +105,9 @@ def on_a_pretended_gpu() -> None:
     backend = torchs._DummyBackendModule()
     backend.get_amp_supported_dtype = lambda: [torch.bfloat16]
     torchs._setup_privateuseone_for_python_backend("gpu", backend)
-    for name, make in MODULES.items():
-        for training in (True, False) if "network" in name else (True,):
-            mode, module = FakeTensorMode(allow_non_fake_inputs=True), make().train(training)
+    for name in names or MODULES:
+        for training in (True, False) if "network" in name and not names else (True,):
+            mode, module = FakeTensorMode(allow_non_fake_inputs=True), MODULES[name]().train(training)
             tensors = pretended(module, mode, "gpu:0")
             with mode:
                 out = run(module, 21, "gpu:0", **tensors)
@@ -116,10 +116,14 @@ def on_a_pretended_gpu() -> None:
             assert all(x.grad is not None and x.grad.device.type == "gpu" for x in learnt), name
 
 
-def test_forward_and_backward_on_a_pretended_gpu():
+@pytest.mark.parametrize(
+    "names", [pytest.param(("network",), id="network"), pytest.param((), id="all", marks=pytest.mark.slow)]
+)
+def test_forward_and_backward_on_a_pretended_gpu(names):
+    """A network of images in training; all modules, and networks in eval mode too, where tests may be `slow`."""
     if not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"):
         pytest.skip("this version of torch has no devices made in Python")
-    code = "from tests.models.test_fake import on_a_pretended_gpu; on_a_pretended_gpu()"
+    code = f"from tests.models.test_fake import on_a_pretended_gpu; on_a_pretended_gpu(*{names})"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 

@@ -1,4 +1,4 @@
-"""What attention takes: clouds, masks, dtypes, and what it refuses."""
+"""What attention takes: clouds, masks, and what it refuses."""
 
 import gc
 import weakref
@@ -23,7 +23,6 @@ from escnn_attn import (
     fourier_type,
     planar_gspace,
 )
-from escnn_attn.nn.position._rotation import sampled_wave
 from escnn_attn.tokens import Tokens, grid_of
 from escnn_attn.tokens.grid import OpenGrid
 from tests.helpers import POSITIONS, attention_on, cloud, mixed_type, pixels_of, relative
@@ -80,59 +79,6 @@ def test_a_grid_is_the_cloud_of_its_pixels(shape):
     x = torch.randn(1, module.in_type.size, *shape, dtype=torch.float64)
     points = module.in_type(x.flatten(2)[0].T.contiguous(), pixels_of(*shape))
     assert relative(module(points).tensor, module(module.in_type(x)).tensor.flatten(2)[0].T) < 1e-12
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_dtypes_are_kept(dtype):
-    module = attention_on("O2").to(dtype)
-    x = module.in_type(torch.randn(1, module.in_type.size, 5, 5, dtype=dtype))
-    assert module(x).tensor.dtype == dtype
-
-
-def test_bfloat16_autocast_is_close():
-    module = attention_on("SO2").float()
-    x = module.in_type(torch.randn(1, module.in_type.size, 5, 5))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        low = module(x).tensor
-    assert low.dtype == torch.bfloat16
-    assert relative(low.float(), module(x).tensor) < 3e-2
-
-
-@pytest.mark.parametrize("features", [torch.float32, torch.float64])
-@pytest.mark.parametrize("coords", [torch.float32, torch.float64])
-def test_features_and_coords_of_different_dtypes(features, coords):
-    module = attention_on("SO2").to(features)
-    x = cloud(module.in_type)
-    out = module(module.in_type(x.tensor.to(features), x.coords.to(coords))).tensor
-    assert out.dtype == features
-    assert relative(out.double(), attention_on_twin(module)(x).tensor) < 1e-4
-
-
-def attention_on_twin(module):
-    import copy
-
-    return copy.deepcopy(module).double()
-
-
-def test_bfloat16_modules_run():
-    module = attention_on("SO2").bfloat16()
-    x = module.in_type(torch.randn(1, module.in_type.size, 5, 5))
-    low = module(module.in_type(x.tensor.bfloat16())).tensor
-    assert low.dtype == torch.bfloat16
-    assert relative(low.float(), module.float()(x).tensor) < 5e-2
-
-
-@pytest.mark.parametrize("domain", ["grid", "points"])
-def test_training_after_inference_mode(domain):
-    sampled_wave.cache_clear()
-    module = attention_on("O2")
-    t = module.in_type
-    x = cloud(t) if domain == "points" else t(torch.randn(1, t.size, 6, 5, dtype=torch.float64))
-    with torch.inference_mode():
-        before = module(x).tensor.clone()
-    out = module(x).tensor
-    out.sum().backward()
-    torch.testing.assert_close(out.detach(), before)
 
 
 @pytest.mark.parametrize("near", [None, Disc(2.0), KNearest(3)])

@@ -99,7 +99,7 @@ def test_saved_networks_predict_too(tmp_path, monkeypatch, clouds_checkpoint, fi
         predict(monkeypatch, tmp_path, f"checkpoint={checkpoint}", "a.npz", "output=two")
         assert np.array_equal(predictions(tmp_path / "one/a.npz"), predictions(tmp_path / "two/a.npz"))
     SteerablePointClassifier("C4", channels=2, depth=1).save_pretrained(tmp_path / "saved")
-    with pytest.raises(TypeError, match="expected a network of fields at points or pixels, got a SteerablePointClassifier"):
+    with pytest.raises(SystemExit, match="expected a network of fields at points or pixels, got a SteerablePointClassifier"):
         predict(monkeypatch, tmp_path, "pretrained=saved", "a.npz")
 
 
@@ -157,7 +157,7 @@ def test_all_files_are_checked_before_the_first_is_predicted(tmp_path, monkeypat
     (tmp_path / "in/d.npz").write_bytes((tmp_path / "in/a.npz").read_bytes()[:100])
     np.savez(tmp_path / "in/e.npz", fields=np.array([{}]))  # a pickle, which is not loaded
     arguments = f"checkpoint={fields_checkpoint}", "in"
-    with pytest.raises(ValueError, match=r"(?s)got 4 of 5 files .*b\.npz: .*c\.npz: .* got velocities.*d\.npz: .*e\.npz: "):
+    with pytest.raises(SystemExit, match=r"(?s)got 4 of 5 files .*b\.npz: .*c\.npz: .* got velocities.*d\.npz: .*e\.npz: "):
         predict(monkeypatch, tmp_path, *arguments)
     assert not (tmp_path / "predictions").exists()
     with pytest.warns(UserWarning, match=r"left out 4 of 5 files"):

@@ -67,7 +67,7 @@ def test_files_that_cannot_be_read_are_named_before_anything_is_written(tmp_path
     checkpoint = f"checkpoint={images_run}/checkpoints/best.ckpt"
     (photos / "bad.png").write_bytes(b"garbage")
     (photos / "empty.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"(?s)got 2 of 7 files that cannot be read.*bad\.png: .*empty\.jpg: "):
+    with pytest.raises(SystemExit, match=r"(?s)got 2 of 7 files that cannot be read.*bad\.png: .*empty\.jpg: "):
         predict(monkeypatch, tmp_path, checkpoint, "photos")
     assert not (tmp_path / "predictions").exists()
     with pytest.warns(UserWarning, match=r"(?s)left out 2 of 7 files.*bad\.png"):
@@ -76,17 +76,17 @@ def test_files_that_cannot_be_read_are_named_before_anything_is_written(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("arguments", "message"),
     [
-        ([], SystemExit, "expected files, folders or patterns of images"),
-        (["nowhere/*.png"], FileNotFoundError, r"expected an image, a folder of images or a pattern, got 'nowhere/\*\.png'"),
-        (["photos", "devise=cpu"], SystemExit, "Key 'devise' not in 'Options'"),
-        (["photos", "batch_size=0"], ValueError, "batch_size must be at least 1, got 0"),
-        (["photos", "checkpoint=none.ckpt"], FileNotFoundError, "expected a checkpoint file, got 'none.ckpt'"),
+        ([], "expected files, folders or patterns of images"),
+        (["nowhere/*.png"], r"expected an image, a folder of images or a pattern, got 'nowhere/\*\.png'"),
+        (["photos", "devise=cpu"], "Key 'devise' not in 'Options'"),
+        (["photos", "batch_size=0"], "batch_size must be at least 1, got 0"),
+        (["photos", "checkpoint=none.ckpt"], "expected a checkpoint file, got 'none.ckpt'"),
     ],
 )
-def test_arguments_that_are_wrong_are_named(tmp_path, monkeypatch, photos, images_run, arguments, error, message):
-    with pytest.raises(error, match=message):
+def test_arguments_that_are_wrong_are_named(tmp_path, monkeypatch, photos, images_run, arguments, message):
+    with pytest.raises(SystemExit, match=message):
         predict(monkeypatch, tmp_path, f"checkpoint={images_run}/checkpoints/best.ckpt", *arguments)
 
 

@@ -158,13 +158,6 @@ def test_a_finished_run_that_is_resumed_ends_with_averaged_weights_too(tmp_path)
         torch.testing.assert_close(again.state_dict()[name], value, msg=name)
 
 
-def test_fewer_images_than_a_batch_are_refused():
-    data = FewDigits(batch_size=100)
-    data.setup()
-    with pytest.raises(ValueError, match="expected a batch_size of at most the 64 training samples, got 100"):
-        data.train_dataloader()
-
-
 def test_a_resumed_run_gives_the_metrics_of_an_unbroken_one(tmp_path):
     whole, trainer = fit(tmp_path / "whole", epochs=4)
     with pytest.raises((KeyboardInterrupt, SystemExit)):

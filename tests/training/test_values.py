@@ -36,7 +36,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWa
         ("module.weight_decay=-1", "weight_decay must be at least 0, got -1"),
         ("module.warmup=2", "warmup must be at least 0 and at most 1, got 2"),
         ("data.batch_size=0", "batch_size must be at least 1, got 0"),
-        ("data.batch_size=100000", "expected a batch_size of at most the 60 training samples, got 100000"),
+        (
+            "data.batch_size=100000",
+            "expected a batch_size of at most the 60 training samples, got 100000: take data.batch_size=60",
+        ),
         ("trainer.precision=16-mixed", "got trainer.precision=16-mixed, for which Lightning takes bf16-mixed"),
         (
             "trainer.precision=bf16-true",

@@ -146,7 +146,8 @@ class SteerableAttention(IsotypicModule):
         def at() -> tuple[PositionEmbedding, Encoding]:
             shared = all(pattern is patterns[0] for pattern in patterns)
             distances = [pattern.distance for pattern in (patterns[:1] if shared else patterns)]
-            return self.position, self.position.at(query, key, distances)
+            made = self.position.at(query, key, distances)
+            return self.position, require_instance(f"{type(self.position).__name__}.at(…)", made, Encoding)
 
         # under a number, as compilers do not compare modules with other names; the module beside it lives as long, and the number is its own
         made = query.cached(id(self.position), at, key)

@@ -32,7 +32,8 @@ class SteerableSelfAttention(SteerableAttention, TokenModule):
         out_type: type of the output; None for `in_type`.
         num_heads: number of heads h.
         head_channels: functions per head c, an even number; by default ceil(width / num_heads) with the width of the input in
-            functions, rounded up to even.
+            functions, rounded up to even. So `num_heads` need not divide the channels: the heads together are then wider than the
+            input, and `project_out` maps them back. The repr of the layer shows what was chosen.
         max_frequency: band limit of the functions; None for the highest frequency of the types, at least 1.
         position: a `PositionEmbedding` class or `functools.partial` of one, called with the head type and `num_heads`.
         neighborhood: the tokens $\mathcal{N}(t)$ that a token attends to, `Disc(radius)` or `KNearest(k)`; None for all,

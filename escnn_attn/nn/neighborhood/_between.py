@@ -28,7 +28,12 @@ def surroundings(neighborhood: Neighborhood | None, query: Domain, key: Domain, 
             f"expected queries and keys in one periodic cell, or none in any, got {query.cell} and {key.cell} (width and height)"
         )
     if neighborhood is not None:
-        return surrounded(key, neighborhood.reach(*key.cell))
+        reach = neighborhood.reach(*key.cell)
+        if not 0 <= reach <= min(key.cell) / 2:
+            raise ValueError(
+                f"expected a reach from 0 to {min(key.cell) / 2:g}, half of the cell, from {neighborhood}, got {reach}"
+            )
+        return surrounded(key, reach)
     if everywhere:
         return Surroundings(key, None)
     raise ValueError(
@@ -74,3 +79,10 @@ def _hashable(neighborhood: Neighborhood | None) -> object:
     except TypeError:
         return id(neighborhood)
     return neighborhood
+
+
+def require_neighborhood(neighborhood: object) -> Neighborhood | None:
+    """Returns a neighborhood or None, and raises a TypeError for anything else."""
+    if neighborhood is None or isinstance(neighborhood, Neighborhood):
+        return neighborhood
+    raise TypeError(f"expected a neighborhood such as Disc(3.0) or KNearest(16), or None, got {neighborhood!r}")

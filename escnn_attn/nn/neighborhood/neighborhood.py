@@ -69,19 +69,24 @@ class Neighborhood(ABC):
         queries, query_index = _points(query.positions, query.mask, batch, 2 * extent + 1)
         if not len(keys) or not len(queries):
             return torch.zeros(2, 0, dtype=torch.long, device=device)
-        near = np.asarray(self.pairs(queries, keys, 4 * torch.finfo(query.positions.dtype).eps * extent))
-        if near.ndim != 2 or len(near) != 2 or (near.size and not np.issubdtype(near.dtype, np.integer)):
-            raise ValueError(f"expected pairs (2, e) of integers from {self}, got {near.shape} of {near.dtype}")
-        key, row = near.astype(np.int64, copy=False)
-        if near.size and (near.min() < 0 or key.max() >= len(keys) or row.max() >= len(queries)):
-            raise ValueError(
-                f"expected pairs of {len(keys)} keys (first row) and {len(queries)} queries (second row) from {self}, got indices "
-                f"from {near.min()} to {near.max(axis=1).tolist()}"
-            )
+        key, row = _pairs(self, queries, keys, 4 * torch.finfo(query.positions.dtype).eps * extent)
         row, key = np.divmod(np.unique(row * len(keys) + key), len(keys))  # a pair that is given twice counts once
         same = np.abs(keys[key, 2] - queries[row, 2]) < 0.5
         key, row = _below(_limit(query), queries, keys, np.stack([key[same], row[same]]))
         return torch.from_numpy(np.stack([key_index[key], query_index[row]])).to(device)
+
+
+def _pairs(neighborhood: Neighborhood, query: np.ndarray, key: np.ndarray, slack: float) -> np.ndarray:
+    """The pairs (2, e) of a neighborhood, or a ValueError if they are none of these keys and queries."""
+    near = np.asarray(neighborhood.pairs(query, key, slack))
+    if near.ndim != 2 or len(near) != 2 or (near.size and not np.issubdtype(near.dtype, np.integer)):
+        raise ValueError(f"expected pairs (2, e) of integers from {neighborhood}, got {near.shape} of {near.dtype}")
+    if near.size and (near.min() < 0 or near[0].max() >= len(key) or near[1].max() >= len(query)):
+        raise ValueError(
+            f"expected pairs of {len(key)} keys (first row) and {len(query)} queries (second row) from {neighborhood}, got indices "
+            f"from {near.min()} to {near.max(axis=1).tolist()}"
+        )
+    return near.astype(np.int64, copy=False)
 
 
 def _limit(query: Domain) -> float:
@@ -110,7 +115,7 @@ def _near_pairs(
     """Positions (t, 3) and (s, 3) of two lattices in a plane, and the pairs (2, e) of keys and queries that are nearer than a limit."""
     query, key = (np.pad(lattice_positions(lattice), ((0, 0), (0, 1))) for lattice in lattices)
     extent = np.linalg.norm(np.ptp(np.concatenate([query, key]), axis=0))
-    pairs = neighborhood.pairs(query, key, 4 * torch.finfo(dtype).eps * float(extent))
+    pairs = _pairs(neighborhood, query, key, 4 * torch.finfo(dtype).eps * float(extent))
     return query, key, _below(limit, query, key, pairs)
 
 
@@ -239,10 +244,3 @@ class KNearest(Neighborhood):
         found = [np.array(keys, dtype=np.int64) for keys in tree.query_ball_point(query[rows], reach[rows])]
         again = np.repeat(rows, [len(keys) for keys in found])
         return np.stack([np.concatenate([index[row, column], *found]), np.concatenate([row, again])])
-
-
-def require_neighborhood(neighborhood: object) -> Neighborhood | None:
-    """Returns a neighborhood or None, and raises a TypeError for anything else."""
-    if neighborhood is None or isinstance(neighborhood, Neighborhood):
-        return neighborhood
-    raise TypeError(f"expected a neighborhood such as Disc(3.0) or KNearest(16), or None, got {neighborhood!r}")

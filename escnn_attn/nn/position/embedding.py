@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from escnn.nn import FieldType
 from torch import Tensor, nn
 
-from escnn_attn.arguments import require_integer
+from escnn_attn.arguments import require_instance, require_integer
 from escnn_attn.fields import require_planar
 from escnn_attn.testing import Approximate
 from escnn_attn.tokens import Domain
@@ -113,16 +113,29 @@ class Encoding:
 
     def encode_queries(self, functions: Tensor) -> list[Tensor]:
         """Queries (b, t, r, 1, h, c), encoded for each group of heads."""
-        return [self.encode_query(_coefficients(functions[:, :, :, 0]))]
+        return [self._encoded("encode_query", _coefficients(functions[:, :, :, 0]))]
 
     def encode_context(self, functions: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values (b, s, r, 2, h, c), encoded for each group of heads."""
         key, value = functions.unbind(3)
-        return [(self.encode_key(_coefficients(key)), self.encode_value(_coefficients(value)))]
+        return [(self._encoded("encode_key", _coefficients(key)), self._encoded("encode_value", _coefficients(value)))]
 
     def decode_groups(self, mixed: Sequence[Tensor]) -> Tensor:
         """Sums of encoded values of each group of heads as functions (b, t, r, h, c)."""
-        return self.decode(mixed[0]).permute(0, 2, 4, 1, 3)
+        out, shape = self.decode(mixed[0]), (*mixed[0].shape[:3], self.embedding.channels, self.embedding.coefficients)
+        if out.shape != shape:
+            raise ValueError(f"expected {shape} (b, h, t, c, r) from {type(self).__name__}.decode, got {tuple(out.shape)}")
+        return out.permute(0, 2, 4, 1, 3)
+
+    def _encoded(self, method: str, coefficients: Tensor) -> Tensor:
+        """What a method of a subclass makes of coefficients (b, h, t, c, r): (b, h, t, width), or a ValueError."""
+        encoded = getattr(self, method)(coefficients)
+        if encoded.dim() != 4 or encoded.shape[:3] != coefficients.shape[:3]:
+            raise ValueError(
+                f"expected {(*coefficients.shape[:3], 'width')} (b, h, t, width) from {type(self).__name__}.{method}, "
+                f"got {tuple(encoded.shape)}"
+            )
+        return encoded
 
     def encode_query(self, q: Tensor) -> Tensor:
         return q.flatten(-2)
@@ -137,14 +150,33 @@ class Encoding:
         return out.unflatten(-1, (self.embedding.channels, self.embedding.coefficients))
 
     def bias(self, x_query: Tensor, x_key: Tensor, heads: slice = slice(None)) -> Tensor | None:
-        """Logits (b or 1, h or 1, t, s) of some heads, or None; a ValueError if samples could be taken for heads."""
+        """Logits (b or 1, h or 1, t or 1, s or 1) of some heads, or None.
+
+        Raises:
+            TypeError: if the bias of the embedding is no tensor of floating-point numbers.
+            ValueError: if it has another shape, or samples could be taken for heads.
+        """
         logits = self.embedding.bias(x_query, x_key)
         if logits is None:
             return None
-        if x_query.shape[0] > 1 and logits.dim() < 4 and max(logits.shape[-2:], default=1) > 1:
-            raise ValueError(f"expected a bias (b, h or 1, t, s) of {x_query.shape[0]} samples, got {tuple(logits.shape)}")
-        logits = logits.reshape((1,) * (4 - logits.dim()) + logits.shape)
+        logits = _require_bias(self.embedding, logits, x_query, x_key)
         return logits if logits.shape[1] == 1 else logits[:, heads]
+
+
+def _require_bias(embedding: PositionEmbedding, bias: Tensor, x_query: Tensor, x_key: Tensor) -> Tensor:
+    """A bias that broadcasts to (b, h, t, s), with four axes: torch would add one of another shape to other pairs, or not at all."""
+    name = f"bias of {type(embedding).__name__}"
+    if not require_instance(name, bias, Tensor).is_floating_point():
+        raise TypeError(f"expected a {name} of floating-point numbers, which are added to logits, got {bias.dtype}")
+    samples = x_key.shape[0] if x_query.shape[0] == 1 else x_query.shape[0]
+    full = (samples, embedding.num_heads, x_query.shape[1], x_key.shape[1])
+    shape = (1,) * (4 - bias.dim()) + bias.shape
+    unclear = samples != 1 and bias.dim() < 4 and max(bias.shape[-2:], default=1) > 1  # may be samples, not heads
+    # first the whole size, which compilers know to be equal where they do not know its number
+    if unclear or len(shape) != 4 or any(size != whole and size != 1 for size, whole in zip(shape, full, strict=True)):
+        of = f" of {samples} samples" if samples != 1 else ""
+        raise ValueError(f"expected a {name} (b or 1, h or 1, t, s){of} that broadcasts to {full}, got {tuple(bias.shape)}")
+    return bias.reshape(shape)
 
 
 def _coefficients(functions: Tensor) -> Tensor:

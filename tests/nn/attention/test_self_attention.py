@@ -193,3 +193,13 @@ def test_memory_of_rotary_attention_is_linear():
     with torch.autograd.graph.saved_tensors_hooks(saved, lambda tensor: tensor):
         module(t(torch.randn(1, t.size, 40, 40)))
     assert max(sizes) < 1600 * 1600 / 10
+
+
+@pytest.mark.parametrize(("num_heads", "channels"), [(2, 4), (3, 4), (5, 2), (8, 2)])
+def test_heads_need_not_divide_the_channels(num_heads, channels):
+    """As `docs/modules.md` says: the channels over the heads, rounded up to even, which the repr shows."""
+    t = fourier_type(planar_gspace("SO2"), 8, 2)
+    layer = SteerableSelfAttention(t, num_heads=num_heads)
+    assert f"head_channels={channels}, " in repr(layer)
+    assert layer(t(torch.randn(1, t.size, 3, 3))).type == t
+    assert "head_channels=6, " in repr(SteerableSelfAttention(t, num_heads=num_heads, head_channels=6))

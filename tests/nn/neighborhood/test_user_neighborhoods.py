@@ -70,6 +70,29 @@ def test_wrong_pairs_of_a_user_are_refused(pairs):
         module(cloud(module.in_type))
 
 
+def test_wrong_pairs_of_a_user_are_refused_where_compilers_ask_for_them():
+    class Wrong(Neighborhood):
+        def pairs(self, query, key, slack):
+            return np.array([[0, 30], [0, 1]])
+
+    module = attention_on("C3", neighborhood=Wrong())
+    with pytest.raises(
+        ValueError, match=r"expected pairs of 25 keys \(first row\) and 25 queries .*, got indices from 0 to \[30, 1\]"
+    ):
+        torch.export.export(module.export(), (torch.randn(1, module.in_type.size, 5, 5).double(),), strict=False)
+
+
+@pytest.mark.parametrize("reach", [2.6, -1.0])
+def test_a_neighborhood_reaches_at_most_half_of_a_cell(reach):
+    class Far(Ring):
+        def reach(self, width, height):
+            return reach
+
+    module = attention_on("C3", neighborhood=Far())
+    with pytest.raises(ValueError, match=r"expected a reach from 0 to 2\.5, half of the cell, from .*Far.*, got"):
+        module(module.in_type(torch.randn(1, module.in_type.size, 5, 5).double()), periodic=True)
+
+
 def test_pairs_of_two_samples_are_left_out():
     class Everyone(Neighborhood):
         __hash__ = None

@@ -164,18 +164,6 @@ def test_radial_bias_is_its_formula():
     assert relative(module.attention_weights(x), expected) < 1e-10
 
 
-def test_a_bias_that_takes_samples_for_heads_is_refused():
-    class Flat(PositionEmbedding):
-        def bias(self, x_query, x_key):
-            return -torch.cdist(x_query, x_key)
-
-    module = attention_on("C3", position=Flat)
-    x = cloud(module.in_type, points=20)
-    module(x)
-    with pytest.raises(ValueError, match=r"expected a bias \(b, h or 1, t, s\) of 2 samples, got \(2, 10, 10\)"):
-        module(x, batch=torch.arange(20) // 10)
-
-
 def test_a_kept_domain_holds_no_function_of_parameters():
     """Two training steps on one grid: the second sees the parameters of the first step, and a graph of its own."""
     module = attention_on("SO2", position=DistanceBias)
