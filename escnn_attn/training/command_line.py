@@ -1,10 +1,11 @@
 """The command line: options of commands without configuration groups, `key=value` in Hydra's syntax, and how errors are told."""
 
-import dis
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,6 +16,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 P = ParamSpec("P")
 T = TypeVar("T")
+PACKAGE = Path(__file__).parents[1]
 #: what the checks of the package raise; others, such as an AssertionError, are faults of a program
 REFUSALS = (ValueError, TypeError, OSError, RuntimeError, FloatingPointError, ImportError)
 
@@ -89,12 +91,8 @@ def refusal(error: BaseException) -> Exception | None:
 
 def _refused(error: Exception) -> bool:
     """Whether a `raise` of the package made the error: an operation that failed, of the package or of torch, is none."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    if place is None or place.tb_frame.f_globals.get("__name__", "").split(".")[0] != __name__.split(".")[0]:
-        return False
-    return place.tb_frame.f_code.co_code[place.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    places = traceback.extract_tb(error.__traceback__)
+    return bool(places) and PACKAGE in Path(places[-1].filename).parents and (places[-1].line or "").startswith("raise ")
 
 
 def _of_a_file(error: Exception) -> bool:
