@@ -60,7 +60,7 @@ def test_one_graph_serves_several_clouds(neighborhood):
     """Of any number, size and extent."""
     module = stack(num_heads=1, neighborhood=neighborhood)
     compiled = copy.deepcopy(module)
-    counter = CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend("eager")
     compiled.compile(backend=counter, fullgraph=True)
     for clouds, points, extent in ((2, 5, 1.0), (3, 4, 30.0), (4, 7, 4.0)):
         x = SMALL(torch.randn(clouds * points, SMALL.size), extent * torch.randn(clouds * points, 2))
@@ -88,7 +88,7 @@ def test_compiled_results_are_the_eager_ones(size):
 def test_one_graph_serves_neighborhoods_on_several_grids(neighborhood):
     module = stack(neighborhood=neighborhood)
     compiled = copy.deepcopy(module)
-    counter = CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend("eager")
     compiled.compile(backend=counter, fullgraph=True)
     for side, batch in ((8, 2), (9, 3), (7, 5)):
         found, expected = (with_gradients(each, images(side, batch=batch)) for each in (compiled, module))
@@ -101,7 +101,7 @@ def test_one_graph_serves_neighborhoods_on_several_grids(neighborhood):
 def test_a_compiled_block_is_one_graph_for_each_size(neighborhood):
     """As people write it: `torch.compile(block, fullgraph=True)`."""
     block = steerable_block(SMALL, num_heads=1, neighborhood=neighborhood)
-    counter = CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend("eager")
     compiled = torch.compile(block, backend=counter, fullgraph=True)
     for number, side in enumerate((5, 7)):
         x = block.in_type(images(side))
@@ -115,7 +115,7 @@ def test_a_compiled_block_is_one_graph_for_each_size(neighborhood):
 @pytest.mark.parametrize("options", [{}, {"neighborhood": Disc(2.0)}, {"position": RadialBias}], ids=str)
 def test_a_compiled_network_is_one_graph(options):
     model = small_model("SO2", depth=1, channels=2, max_frequency=1, block=partial(steerable_block, num_heads=1, **options))
-    counter = CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend("eager")
     compiled = torch.compile(model, backend=counter, fullgraph=True)
     for number, side in enumerate((29, 37)):
         assert relative(compiled(images(side, 1)), model(images(side, 1))) < 1e-5
