@@ -1,5 +1,6 @@
 """Options of the scripts."""
 
+import linecache
 import runpy
 import sys
 from dataclasses import dataclass
@@ -64,14 +65,16 @@ def test_every_script_describes_its_options(path, tmp_path, monkeypatch, capsys)
 
 def of_the_package(source):
     """A function as it would stand in a file of the package."""
-    exec(compile(source, "file.py", "exec"), namespace := {"__name__": "escnn_attn.file"})
+    file = str(ROOT / "escnn_attn" / "file.py")
+    linecache.cache[file] = (len(source), None, source.splitlines(), file)
+    exec(compile(source, file, "exec"), namespace := {})
     return namespace["command"]
 
 
 REFUSED = {
-    "a check": ("def command(): raise ValueError('expected a, got b')", "expected a, got b"),
+    "a check": ("def command():\n raise ValueError('expected a, got b')", "expected a, got b"),
     "a check after a failure": (
-        "def command():\n try: 1 / 0\n except ZeroDivisionError as error: raise RuntimeError('expected a, got 0') from error",
+        "def command():\n try: 1 / 0\n except ZeroDivisionError as error:\n  raise RuntimeError('expected a, got 0') from error",
         "expected a, got 0",
     ),
     "a file": ("def command(): open('nowhere/file')", "[Errno 2] No such file or directory: 'nowhere/file'"),
@@ -80,7 +83,7 @@ FAULTS = {
     "an operation": "def command(): None + 1",
     "a function of torch": "import torch\ndef command(): torch.zeros(2) @ torch.zeros(3)",
     "an assertion": "def command(): assert False",
-    "an operation that is raised again": "def command():\n try: None + 1\n except TypeError: raise",
+    "an operation that is raised again": "def command():\n try: None + 1\n except TypeError:\n  raise",
 }
 
 
@@ -127,7 +130,7 @@ def test_errors_of_hydra_commands_are_those_of_the_checks(tmp_path, monkeypatch,
 @pytest.mark.parametrize("command", sorted(p.stem for p in (ROOT / "escnn_attn" / "commands").glob("[!_]*.py")))
 def test_every_command_tells_errors_so(command, monkeypatch):
     module = import_module(f"escnn_attn.commands.{command}")
-    monkeypatch.setattr(module, "parse_options", of_the_package("def command(*_): raise ValueError('expected a, got b')"))
+    monkeypatch.setattr(module, "parse_options", of_the_package("def command(*_):\n raise ValueError('expected a, got b')"))
     monkeypatch.setattr(sys, "argv", [command])
     with pytest.raises(SystemExit, match="error: expected a, got b"):
         module.main()
