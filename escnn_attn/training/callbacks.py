@@ -1,6 +1,5 @@
 """Callbacks: averaged weights, random draws that a resumed run repeats, and the end of a diverged training."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -28,7 +27,7 @@ class AveragedWeights(WeightAveraging):
         if not 0 <= decay < 1:
             raise ValueError(f"expected a decay in [0, 1), got {decay}")
 
-        def move(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor) -> None:
+        def move(averages: list[Tensor], current: list[Tensor], count: Tensor) -> None:
             weight = 1 - ((1 + count) / (10 + count)).clamp(max=decay)
             steps = torch._foreach_sub(current, averages)
             torch._foreach_mul_(steps, weight.to(averages[0]))
