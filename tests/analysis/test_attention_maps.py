@@ -33,5 +33,5 @@ def test_networks_without_vectors_are_refused():
 
 def test_the_script_refuses_what_is_not_trained(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["plot_attention.py", f"checkpoint={tmp_path}"])
-    with pytest.raises(ValueError, match="expected one of"):
+    with pytest.raises(SystemExit, match="error: expected one of"):
         runpy.run_path("scripts/plot_attention.py", run_name="__main__")
