@@ -14,13 +14,14 @@ ANGLES = tuple(range(0, 360, 15))
 
 
 @torch.no_grad()
-def accuracy_by_angle(classifier: nn.Module, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def accuracy_by_angle(classifier: nn.Module, images: np.ndarray, labels: np.ndarray, resolution: int = 1) -> dict[str, Any]:
     """Measures accuracy, and what changes, under rotation of upright images to each of `ANGLES`.
 
     Args:
         classifier: of images (b, 1, 29, 29); set to eval mode.
         images: (n, 28, 28), uint8.
         labels: (n,).
+        resolution: of the rotation (see `rotate_images`): what changes less at a higher one is due to interpolation.
 
     Returns:
         `"angles"`, `"accuracy_by_angle"`, `"unchanged_by_angle"`: the share of images that are classified as when upright, and
@@ -31,7 +32,7 @@ def accuracy_by_angle(classifier: nn.Module, images: np.ndarray, labels: np.ndar
     truth, reference = torch.from_numpy(labels.astype(np.int64)), None
     results: dict[str, Any] = {"angles": ANGLES, "accuracy_by_angle": [], "unchanged_by_angle": [], "change_by_angle": []}
     for angle in ANGLES:
-        rotated = rotate_images(images, np.full(len(images), angle))
+        rotated = rotate_images(images, np.full(len(images), angle), resolution)
         logits = torch.cat([classifier(batch) for batch in to_input(rotated).split(256)])
         reference = logits if reference is None else reference
         found = logits.argmax(dim=1)

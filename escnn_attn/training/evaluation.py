@@ -18,6 +18,7 @@ def evaluate(
     datamodule: DataModule,
     angle_images: int | None = None,
     callbacks: Sequence[Callback] = (),
+    angle_resolution: int = 1,
 ) -> dict[str, Any]:
     """Evaluates a module on the test sets of a data module, and by rotation angle if it has upright test images.
 
@@ -27,6 +28,7 @@ def evaluate(
         datamodule: provides the test sets.
         angle_images: number of upright test images rotated to each angle; None for all, 0 for no measurement.
         callbacks: of the test, such as `ClassReport`.
+        angle_resolution: of these rotations (see `rotate_images`).
     """
     quiet: dict[str, Any] = {
         "logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False
@@ -37,7 +39,7 @@ def evaluate(
         "parameters": sum(p.numel() for p in module.parameters()),
         "metric": module.metric,
         **run_tests(trainer, module, datamodule),
-        **rotation_results(module, datamodule, angle_images),
+        **rotation_results(module, datamodule, angle_images, angle_resolution),
     }
 
 
@@ -48,9 +50,11 @@ def run_tests(trainer: pl.Trainer, module: SupervisedModule, datamodule: DataMod
     return {"test": values, **module.test_results()}
 
 
-def rotation_results(module: SupervisedModule, datamodule: DataModule, angle_images: int | None) -> dict[str, Any]:
+def rotation_results(
+    module: SupervisedModule, datamodule: DataModule, angle_images: int | None, resolution: int = 1
+) -> dict[str, Any]:
     """Returns the accuracy by rotation angle; nothing if there are no upright test images, or `angle_images` is 0."""
     if angle_images == 0 or not isinstance(datamodule, ImageDataModule):
         return {}
     upright = datamodule.upright_test_images()
-    return {} if upright is None else accuracy_by_angle(module, *(part[:angle_images] for part in upright))
+    return {} if upright is None else accuracy_by_angle(module, *(part[:angle_images] for part in upright), resolution)

@@ -86,7 +86,7 @@ def evaluate_command(config: DictConfig) -> None:
         module.model = TurnedAverage(module.model, config.turns)
     folder = Path(os.getcwd() if config.output is None else config.output)
     with _quiet_lightning():
-        results = evaluate(module, name, datamodule, config.angle_images, [ClassReport(folder)])
+        results = evaluate(module, name, datamodule, config.angle_images, [ClassReport(folder)], config.angle_resolution)
     write_json(folder / "evaluation.json", results)
     draw([results], folder)
     print(describe(results))

@@ -24,3 +24,18 @@ def test_accuracy_by_angle_is_that_of_rotated_images():
     assert len(changes) == 24
     quarter, other = ([change for angle, change in changes.items() if (angle % 90 == 0) == right] for right in (True, False))
     assert max(quarter) < 1e-5 < min(other)
+
+
+def test_rotation_at_a_higher_resolution_is_a_rotation_with_smaller_errors():
+    images, _ = Digits().upright_test_images()
+    for resolution in (1, 8):
+        quarter = rotate_images(images[:8], np.full(8, 90), resolution).astype(int)
+        upright = rotate_images(images[:8], np.zeros(8), resolution)
+        assert np.abs(quarter - np.rot90(upright, 1, (1, 2))).max() <= 2 * (resolution > 1)
+    back = {}
+    for resolution in (1, 8):
+        there = rotate_images(images[:8], np.full(8, 45), resolution)
+        back[resolution] = np.abs(
+            rotate_images(there, np.full(8, -45), resolution)[:, 4:-4, 4:-4] - images[:8, 4:-4, 4:-4].astype(int)
+        ).mean()
+    assert back[8] < back[1]
