@@ -85,7 +85,7 @@ CONSTRUCTORS = {
     "group_block": (ea.group_block, {"field_type": REGULAR, "num_heads": 2}, blocks),
     "convolution_stem": (ea.convolution_stem, {"in_type": SCALARS, "out_type": REGULAR}, {"in_type": TYPE, "out_type": TYPE, "kernel_sizes": [0, None, (9,), (9, "5"), (9, -1), ()], "strides": [0, None, (2, 0), (2, "2"), ()], "hidden_channels": DEFAULT_COUNT, "norm": FACTORY}),
     "antialiased_stem": (ea.antialiased_stem, {"in_type": SCALARS, "out_type": REGULAR}, {"in_type": TYPE, "out_type": TYPE, "kernel_sizes": [0, None, (11,), (11, "5"), (11, 4), (3, 5), ()], "strides": [0, None, (4, 2), (4, 2, 0), (4, 2, "2"), ()], "hidden_channels": COUNT, "norm": FACTORY}),
-    "lifting_stem": (ea.lifting_stem, {"in_type": SCALARS, "out_type": REGULAR}, {"in_type": TYPE, "out_type": TYPE, "kernel_size": [*COUNT, 4], "hidden_channels": COUNT, "num_heads": COUNT, "neighborhood": NEIGHBORHOOD, "norm": FACTORY}),
+    "lifting_stem": (ea.lifting_stem, {"in_type": SCALARS, "out_type": REGULAR}, {"in_type": TYPE, "out_type": TYPE, "kernel_size": [*COUNT, 4], "strides": [0, None, (2,), (2, 0), (2, "2"), ()], "hidden_channels": COUNT, "num_heads": COUNT, "neighborhood": NEIGHBORHOOD, "norm": FACTORY}),
     "SteerableTransformer": (ea.SteerableTransformer, {"group": "SO2", "channels": 4, "depth": 1}, {**logits, **image}),
     "SteerableFieldTransformer": (ea.SteerableFieldTransformer, {"group": "SO2", "out_fields": 1, "channels": 4, "depth": 1}, {**fields, **image}),
     "SteerablePointTransformer": (ea.SteerablePointTransformer, {"group": "SO2", "out_fields": 1, "channels": 4, "depth": 1}, fields),

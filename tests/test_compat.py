@@ -31,7 +31,10 @@ print(group.irrep(1)(group.identity))
 """
 
 
-@pytest.mark.parametrize("first", ["", "import escnn\n", "try:\n    from escnn import nn\nexcept ImportError:\n    pass\n"])
+IN_VAIN = "try:\n    from escnn import nn\nexcept ImportError:\n    pass\n"
+
+
+@pytest.mark.parametrize("first", ["", pytest.param("import escnn\n", marks=pytest.mark.slow), IN_VAIN])
 def test_the_plane_needs_no_lie_learn(first):
     """Imported first without it, escnn leaves out its modules without a word; nothing stays in the place of lie_learn."""
     code = "import escnn_attn; from escnn import nn; escnn_attn.planar_gspace('C8').regular_repr\nprint([name for name in sys.modules if name.startswith('lie_learn.')])"

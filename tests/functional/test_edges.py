@@ -65,7 +65,7 @@ def test_edges_in_chunks_agree_with_the_formula(size, biased, monkeypatch):
 
     assert relative(attend(*inputs), edge_formula(q, k, v, bias, 0.7, graph)[0]) < 1e-12
     assert torch.autograd.gradcheck(attend, inputs)
-    assert torch.autograd.gradgradcheck(attend, inputs)
+    assert torch.autograd.gradgradcheck(attend, inputs, fast_mode=True)
 
 
 def test_edges_of_one_query_stay_in_one_chunk(monkeypatch):

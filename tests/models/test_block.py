@@ -82,7 +82,7 @@ def test_drop_path_skips_a_branch_for_whole_samples():
     assert not (block.eval()(x).tensor == x.tensor).any()
 
 
-@pytest.mark.parametrize("group", ["SO2", "D4"])
+@pytest.mark.parametrize("group", ["SO2", pytest.param("D4", marks=pytest.mark.slow)])
 def test_each_module_passes_its_own_check(group):
     t = fourier_type(planar_gspace(group), 2, 2 if group == "SO2" else None)
     modules = [

@@ -42,7 +42,7 @@ OPEN = {
     "classifier of discs": NETWORKS["classifier of discs"],
     "fields": NETWORKS["fields"],
 }
-QUICK = ("classifier of discs",)
+QUICK = ("discs",)
 
 
 def opened(name: str) -> tuple[torch.nn.Module, torch.Tensor, tuple]:

@@ -36,6 +36,7 @@ def test_a_multirun_ends_with_a_table_and_a_picture(tmp_path):
     assert len(list(tmp_path.glob("*/results.json"))) == 2
 
 
+@pytest.mark.slow
 def test_precision_and_steps_are_keys_of_the_trainer(tmp_path):
     run("trainer.precision=bf16-mixed", "trainer.max_steps=3", f"hydra.run.dir={tmp_path}")
     stored = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)

@@ -104,7 +104,7 @@ def test_heads_without_a_key_in_reach_give_nothing():
     assert relative(module(x, context, context_mask=right).tensor[..., 0], out) < 1e-12
 
 
-@pytest.mark.parametrize("group", ["SO2", "C4"])
+@pytest.mark.parametrize("group", ["SO2", pytest.param("C4", marks=pytest.mark.slow)])
 def test_networks_with_a_reach_are_exported_and_vectorized(group):
     position = partial(RotaryEmbedding, reach=0.4, wavelengths=(3.0, 30.0))
     block = partial(steerable_block, num_heads=4, position=position)
