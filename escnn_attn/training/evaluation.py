@@ -57,4 +57,7 @@ def rotation_results(
     if angle_images == 0 or not isinstance(datamodule, ImageDataModule):
         return {}
     upright = datamodule.upright_test_images()
-    return {} if upright is None else accuracy_by_angle(module, *(part[:angle_images] for part in upright), resolution)
+    if upright is None:
+        return {}
+    images, labels = (part[:angle_images] for part in upright)
+    return accuracy_by_angle(module, images, labels, resolution)
