@@ -9,7 +9,7 @@ Options:
     rounds: number of timed steps of each network, after two for warm-up.
     device: cpu or cuda.
     compile: also time steerable attention compiled by torch.compile, which takes a minute first.
-    record: also time steerable attention whose kernels are recorded and replayed (CudaGraph); for device=cuda and python -O.
+    record: also time steerable attention whose kernels are recorded and replayed (CudaGraph); for device=cuda.
     output: JSON file for the results and the machine.
 """
 

@@ -61,6 +61,7 @@ CONSTRUCTORS = {
     "Grid": (ea.Grid, {"height": 3, "width": 3}, {"height": SIZE, "width": SIZE, "batch_size": SIZE, "spacing": POSITIVE, "mask": [2, [True]], "quadrature_weights": [2, [1.0]], "dtype": ["float32", None, torch.long, torch.bool]}),
     "SteerableLinear": (ea.SteerableLinear, {"in_type": T, "out_type": T}, {"in_type": TYPE, "out_type": TYPE, "bias": FLAG}),
     "SteerableRMSNorm": (ea.SteerableRMSNorm, {"in_type": T}, {"in_type": TYPE, "eps": POSITIVE}),
+    "SteerableBatchNorm": (ea.SteerableBatchNorm, {"in_type": T}, {"in_type": TYPE, "eps": POSITIVE, "momentum": [NAN, INF, -1.0, 0.0, 1.5, "1", None]}),
     "BilinearFeedForward": (ea.BilinearFeedForward, {"in_type": T}, {"in_type": TYPE, "expansion": POSITIVE}),
     "GatedFeedForward": (ea.GatedFeedForward, {"in_type": T}, {"in_type": TYPE, "expansion": POSITIVE}),
     "FourierFeedForward": (ea.FourierFeedForward, {"in_type": T}, {"in_type": TYPE, "expansion": POSITIVE, "num_samples": [*DEFAULT_COUNT, 4], "tolerance": POSITIVE}),

@@ -27,6 +27,7 @@ from escnn_attn import (
     LiftingSelfAttention,
     RadialBias,
     SequentialModule,
+    SteerableBatchNorm,
     SteerableCrossAttention,
     SteerableFieldTransformer,
     SteerableLinear,
@@ -54,6 +55,7 @@ MODULES = {
     "nonlinearity": lambda: FourierGELU(SPECTRAL),
     "linear": lambda: SteerableLinear(mixed_type("O2"), SPECTRAL),
     "pooling": lambda: InvariantPooling(mixed_type("O2")),
+    "batch norm": lambda: SteerableBatchNorm(SPECTRAL),
     "stack": lambda: SteerableStack([steerable_block(SPECTRAL, num_heads=2), SteerableRMSNorm(SPECTRAL)]),
     "chain with escnn's modules": lambda: SequentialModule(
         escnn.nn.R2Conv(SPECTRAL, SPECTRAL, 3, padding=1), escnn.nn.IIDBatchNorm2d(SPECTRAL), steerable_block(SPECTRAL)

@@ -37,7 +37,7 @@ def convolution_stem(
         kernel_sizes: one odd number per convolution (see `SteerableConvolution`).
         strides: one number per convolution.
         hidden_channels: fields between the convolutions; by default half the number in `out_type`.
-        norm: makes the norm of a type between them, such as `escnn.nn.IIDBatchNorm2d`.
+        norm: makes the norm of a type between them, such as `SteerableBatchNorm`.
         padding_mode: `"zeros"`, or `"circular"` for periodic images.
 
     Raises:

@@ -20,6 +20,7 @@ from escnn_attn.fields.types import Fields
 from escnn_attn.models.network import MAX_FREQUENCY
 from escnn_attn.models.published import PretrainedNetwork
 from escnn_attn.models.stems import pointwise_of
+from escnn_attn.nn.norm import SteerableBatchNorm
 from escnn_attn.testing import check_equivariance
 from escnn_attn.tokens import require_input
 
@@ -156,8 +157,8 @@ class ResidualBlock(escnn.nn.SequentialModule):
 
 
 def _batch_norm(t: FieldType) -> EquivariantModule:
-    # that of regular fields is a fused one, and in training several times as fast
-    return (escnn.nn.IIDBatchNorm2d if t.fibergroup.continuous else escnn.nn.InnerBatchNorm)(t)
+    # that of regular fields has gradients of its statistics, as had the trainings of docs/flows.md
+    return (SteerableBatchNorm if t.fibergroup.continuous else escnn.nn.InnerBatchNorm)(t)
 
 
 def _level_types(gspace: GSpace, channels: int, max_frequency: int | None, depth: int) -> list[FieldType]:

@@ -8,7 +8,7 @@ from escnn_attn.nn.linear import SteerableLinear
 from escnn_attn.nn.modules import PlanarModule, TokenModule
 from escnn_attn.nn.neighborhood import Disc, KNearest, Neighborhood
 from escnn_attn.nn.nonlinearity import FourierGELU
-from escnn_attn.nn.norm import SteerableRMSNorm
+from escnn_attn.nn.norm import SteerableBatchNorm, SteerableRMSNorm
 from escnn_attn.nn.pooling import InvariantPooling, PoolingModule
 from escnn_attn.nn.position import (
     DistanceBias,

@@ -1,13 +1,15 @@
-"""Equivariant normalization."""
+"""Equivariant normalization: of each token, and of each field over a batch."""
 
+import numpy as np
 import torch
-from escnn.nn import FieldType
-from torch import nn
+from escnn.nn import FieldType, GeometricTensor
+from torch import Tensor, nn
 
-from escnn_attn.arguments import require_positive
+from escnn_attn.arguments import require_positive, require_share
+from escnn_attn.fields import ExactBuffer
 from escnn_attn.functional import rms_norm
-from escnn_attn.nn.modules import TokenModule
-from escnn_attn.tokens import Tokens
+from escnn_attn.nn.modules import PlanarModule, TokenModule
+from escnn_attn.tokens import Tokens, require_input
 
 
 class SteerableRMSNorm(TokenModule):
@@ -46,3 +48,88 @@ class SteerableRMSNorm(TokenModule):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, eps={self.eps:g}"
+
+
+class SteerableBatchNorm(PlanarModule):
+    r"""Divides each field by its root mean square over a batch, about its invariant mean, with a learned gain and bias.
+
+    $y = \gamma\,(x - \mu) / \sqrt{\sigma^2 + \epsilon} + \beta$, with $\mu$ the mean over samples and tokens of the invariant components of a field,
+    $\sigma^2$ the mean of $|x - \mu|^2$ over samples, tokens and components, and $\beta$ of invariant components alone: in training those of the batch, in
+    eval mode running averages. It takes the place of `escnn.nn.IIDBatchNorm2d`, and like it takes no gradient of the statistics; it reads nothing from
+    the device, and its $\sigma^2$ does not change if each sample turns by an angle of its own.
+
+    Args:
+        in_type: field type of input and output.
+        eps: added to the mean square.
+        momentum: share of a batch in the running averages, above 0 and at most 1.
+
+    Shape:
+        (b, c, height, width) or (points, c), unchanged.
+
+    Raises:
+        TypeError: if the type is not one on the plane, or `eps` or `momentum` no number.
+        ValueError: if `eps` is not positive and finite, or `momentum` no such share.
+
+    Examples:
+        >>> import torch
+        >>> from escnn_attn import SteerableBatchNorm, fourier_type, planar_gspace
+        >>> norm = SteerableBatchNorm(fourier_type(planar_gspace("SO2"), 2, 1))
+        >>> norm(norm.in_type(3 + 7 * torch.randn(4, 6, 9, 9))).tensor.square().mean().round(decimals=2).item()
+        1.0
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, in_type: FieldType, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(in_type, in_type)
+        self.eps, self.momentum = require_positive("eps", eps), require_share("momentum", momentum, most=True)
+        sizes = [rho.size for rho in in_type.representations]
+        self.field = ExactBuffer(np.repeat(np.arange(len(sizes)), sizes))
+        self.components = ExactBuffer(sizes)
+        invariants = _invariant_components(in_type)
+        self.invariants = ExactBuffer(invariants)
+        self.weight = nn.Parameter(torch.ones(len(sizes)))
+        self.bias = nn.Parameter(torch.zeros(invariants.shape[1]))
+        self.register_buffer("running_mean", torch.zeros(invariants.shape[1]))
+        self.register_buffer("running_var", torch.ones(len(sizes)))
+
+    def forward(self, x: GeometricTensor) -> GeometricTensor:
+        x = require_input(x, self.in_type, self)
+        return GeometricTensor(self.forward_grid(x.tensor), self.out_type, x.coords)
+
+    def forward_grid(self, x: Tensor) -> Tensor:
+        """The norm on plain tensors (b, c, …)."""
+        values = (x.flatten(2) if x.dim() > 2 else x[..., None]).to(torch.promote_types(x.dtype, torch.float32))
+        basis, field = self.invariants.like(values), self.field.like(values)
+        measured = self.training and x.numel() > 0  # an empty batch has no statistics
+        mean = values.detach().mean(dim=(0, 2)) @ basis if measured else self.running_mean.to(values.dtype)
+        centered = values - (basis @ mean)[:, None]
+        variance = self._variance(centered.detach(), field) if measured else self.running_var.to(values.dtype)
+        if measured:
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+        scale = (self.weight * torch.rsqrt(variance + self.eps))[field]
+        shift = basis @ self.bias.to(values.dtype)
+        return torch.addcmul(shift[:, None], centered, scale[:, None]).to(x.dtype).reshape(x.shape)
+
+    def _variance(self, centered: Tensor, field: Tensor) -> Tensor:
+        """The mean square (fields,) over the components of each field, of (b, c, t)."""
+        squares = torch.linalg.vector_norm(centered, dim=2).square().mean(dim=0) / centered.shape[2]
+        return squares.new_zeros(len(self.weight)).index_add(0, field, squares) / self.components.like(squares)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, eps={self.eps:g}, momentum={self.momentum:g}"
+
+
+def _invariant_components(field_type: FieldType) -> np.ndarray:
+    """Orthonormal columns (c, n), each the direction of a trivial copy in the fields of a type."""
+    columns, start = [np.zeros((field_type.size, 0))], 0
+    for rho in field_type.representations:
+        first = np.cumsum([0, *(rho.group.irrep(*irrep).size for irrep in rho.irreps)])
+        trivial = [at for at, irrep in zip(first, rho.irreps, strict=False) if rho.group.irrep(*irrep).is_trivial()]
+        column = np.zeros((field_type.size, len(trivial)))
+        column[start : start + rho.size] = rho.change_of_basis[:, trivial]
+        columns.append(column)
+        start += rho.size
+    return np.concatenate(columns, axis=1)

@@ -1,5 +1,6 @@
 """Callbacks: averaged weights, random draws that a resumed run repeats, and the end of a diverged training."""
 
+import math
 from typing import Any
 
 import pytorch_lightning as pl
@@ -7,6 +8,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
 from torch import Tensor
 
+from escnn_attn.arguments import require_integer
 from escnn_attn.training.module import metric_of
 
 
@@ -76,27 +78,43 @@ class SeedSteps(Callback):
 
 
 class RequireFiniteLoss(Callback):
-    """Ends a training whose loss is not finite, at the step at which it is so first.
+    """Ends a training whose loss is not finite, and names the first step at which it is not.
+
+    Args:
+        every: steps from one look to the next where that waits for the device; on CPUs each step is looked at. The last
+            of an epoch is, so no checkpoint is written after a loss that is not finite.
 
     Raises:
         FloatingPointError: that names step and epoch.
     """
 
+    def __init__(self, every: int = 50) -> None:
+        self.every = require_integer("every", every)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._losses, self._steps = [], 1 if trainer.strategy.root_device.type == "cpu" else self.every
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs["loss"]
-        if not torch.isfinite(loss):
-            step, epoch = trainer.fit_loop.total_batch_idx, trainer.current_epoch
-            raise FloatingPointError(f"expected a finite training loss, got {loss.item()} at step {step}, in epoch {epoch}")
+        self._losses.append(outputs["loss"].detach())
+        if len(self._losses) < self._steps and not trainer.is_last_batch:
+            return
+        losses, self._losses = torch.stack(self._losses).tolist(), []
+        wrong = [index for index, loss in enumerate(losses) if not math.isfinite(loss)]
+        if wrong:
+            step, epoch = trainer.fit_loop.total_batch_idx - len(losses) + 1 + wrong[0], trainer.current_epoch
+            raise FloatingPointError(
+                f"expected a finite training loss, got {losses[wrong[0]]} at step {step}, in epoch {epoch}"
+            )
 
 
 class CudaGraph(Callback):
     """Records the kernels of the network's forward and backward pass at the first step, and replays them at all others.
 
     A steerable network starts thousands of small kernels, and a GPU waits for the processor that starts them. Training batches
-    have one shape; what waits for the GPU within the network cannot be recorded, as `escnn.nn.IIDBatchNorm2d` does by its
-    assertions, which `python -O` leaves out.
+    have one shape; what waits for the GPU within the network cannot be recorded, as `escnn.nn.IIDBatchNorm2d` does: take
+    `SteerableBatchNorm`.
 
     Raises:
         ValueError: if training is not on a CUDA device.

@@ -15,6 +15,7 @@ from escnn_attn import (
     FourierGELU,
     GatedFeedForward,
     RadialBias,
+    SteerableBatchNorm,
     SteerableLinear,
     SteerableRMSNorm,
     SteerableSelfAttention,
@@ -29,6 +30,7 @@ TYPE = fourier_type(planar_gspace("SO2"), 2, 1)
 LAYERS: dict[str, Callable[[], TokenModule | FourierGELU]] = {
     "linear": lambda: SteerableLinear(TYPE, TYPE),
     "norm": lambda: SteerableRMSNorm(TYPE),
+    "batch norm": lambda: SteerableBatchNorm(TYPE).eval(),  # those of training have no gradient of the statistics
     "gated": lambda: GatedFeedForward(TYPE),
     "samples": lambda: FourierFeedForward(TYPE),
     "nonlinearity": lambda: FourierGELU(TYPE),

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 
-import escnn.nn
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from torch import nn
 
 from escnn_attn import (
     Disc,
+    SteerableBatchNorm,
     SteerableStack,
     SteerableTransformer,
     convolution_stem,
@@ -22,7 +22,7 @@ from tests.helpers import small_model
 from tests.nn.neighborhood.test_neighborhoods import Waits
 
 T = fourier_type(planar_gspace("SO2"), 4, 2)
-NORMALIZED = partial(convolution_stem, norm=escnn.nn.IIDBatchNorm2d)
+NORMALIZED = partial(convolution_stem, norm=SteerableBatchNorm)
 BLOCK = partial(steerable_block, num_heads=2, dropout=0.1, drop_path=0.1)
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "SO(2), with dropout and checkpointing": partial(small_model, "SO2", SteerableTransformer, block=BLOCK, checkpointing=True),

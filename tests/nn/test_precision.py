@@ -22,6 +22,7 @@ from escnn_attn import (
     NoPosition,
     QueryKeyRotaryEmbedding,
     RadialBias,
+    SteerableBatchNorm,
     SteerableCrossAttention,
     SteerableLinear,
     SteerableRMSNorm,
@@ -54,6 +55,7 @@ LAYERS: dict[str, Callable] = {
 MODULES: dict[str, Callable[[], nn.Module]] = {
     **{f"{name} of {t.fibergroup}": partial(make, t) for t in (SPECTRAL, REGULAR) for name, make in LAYERS.items()},
     "nonlinearity": lambda: FourierGELU(SPECTRAL),
+    "batch norm": lambda: SteerableBatchNorm(SPECTRAL),
     "group attention": lambda: GroupSelfAttention(REGULAR, num_heads=1),
     "lifting": lambda: LiftingSelfAttention(field_type(D4, scalars=2), REGULAR, num_heads=1),
     "network": lambda: small_model("SO2", SteerableTransformer),

@@ -15,6 +15,7 @@ from escnn_attn import (
     FourierFeedForward,
     GatedFeedForward,
     InvariantPooling,
+    SteerableBatchNorm,
     SteerableConvolution,
     SteerableLinear,
     SteerablePointTransformer,
@@ -48,6 +49,13 @@ def break_norm(norm):
     norm.forward_tokens = lambda tokens: tokens.with_features(tuple(f / (1 + f.abs()) for f in tokens.features))
 
 
+def break_batch_norm(norm):
+    """Scales components, not fields."""
+    norm.field._exact = np.arange(TYPE.size) % len(TYPE)
+    norm.weight.data = 1 + torch.rand(len(TYPE))
+    norm.to(torch.float32)
+
+
 def break_attention(attention):
     """Samples the group for far shorter distances than those at hand."""
     attention.position.wavenumbers = [6.0] * len(attention.position.wavenumbers)
@@ -62,6 +70,7 @@ def break_pooling(pooling):
 BROKEN = {
     "linear": (lambda: SteerableLinear(TYPE, TYPE), break_linear),
     "norm": (lambda: SteerableRMSNorm(TYPE), break_norm),
+    "batch norm": (lambda: SteerableBatchNorm(TYPE).eval(), break_batch_norm),
     "attention": (lambda: SteerableSelfAttention(TYPE, num_heads=2), break_attention),
     "attention out": (lambda: SteerableSelfAttention(TYPE, num_heads=2), lambda m: break_linear(m.project_out)),
     "bilinear": (lambda: BilinearFeedForward(TYPE), lambda m: spoil_constant(m.matrix)),

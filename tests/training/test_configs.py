@@ -31,6 +31,8 @@ def module_of(config):
 
 
 def renamed(config):
+    if config == "escnn.nn.IIDBatchNorm2d":
+        return "escnn_attn.SteerableBatchNorm"  # which has its results
     if not isinstance(config, dict):
         return config
     return {RENAMED.get(key, key): renamed(value) for key, value in config.items()}

@@ -5,12 +5,14 @@ import logging
 import math
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 import torch
 
 from escnn_attn.analysis import describe
+from escnn_attn.training import RequireFiniteLoss
 from escnn_attn.training.main import _quiet_lightning
 from escnn_attn.training.run import ended_by_termination
 from tests.training.runs import run
@@ -65,6 +67,21 @@ def test_a_loss_that_is_nan_is_named_at_its_step_and_recorded(tmp_path, capsys):
     assert "at step 4" in describe(results)
     assert run(tmp_path, poison, "resume=true")["error"] == results["error"]
     assert "finished before" in capsys.readouterr().out
+
+
+def test_losses_on_gpus_are_read_once_in_a_while():
+    seen = RequireFiniteLoss(every=3)
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda")), current_epoch=2, is_last_batch=False)
+    seen.on_train_start(trainer, None)
+    for step, loss in enumerate([1.0, math.nan, 1.0, 2.0, math.inf]):
+        trainer.fit_loop, trainer.is_last_batch = SimpleNamespace(total_batch_idx=step), step == 4
+        if step in (2, 4):
+            with pytest.raises(
+                FloatingPointError, match=f"got {'nan' if step == 2 else 'inf'} at step {1 if step == 2 else 4}, in epoch 2"
+            ):
+                seen.on_train_batch_end(trainer, None, {"loss": torch.tensor(loss)}, None, step)
+        else:
+            seen.on_train_batch_end(trainer, None, {"loss": torch.tensor(loss)}, None, step)
 
 
 def test_a_limit_of_time_says_so(tmp_path, capsys):
