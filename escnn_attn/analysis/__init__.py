@@ -2,7 +2,7 @@
 
 from escnn_attn.analysis.attention_maps import attention_map
 from escnn_attn.analysis.classes import class_table, plot_confusion, plot_examples
-from escnn_attn.analysis.comparison import as_markdown, compare_runs
+from escnn_attn.analysis.comparison import as_markdown, compare_runs, means_as_markdown
 from escnn_attn.analysis.equivariance import error_by_angle
 from escnn_attn.analysis.flow_plots import animate_vorticity, plot_energy_spectra, plot_rollout_errors
 from escnn_attn.analysis.flows import flow_errors, relative_errors, rollout, turning_error
@@ -23,6 +23,7 @@ __all__ = [
     "describe",
     "error_by_angle",
     "flow_errors",
+    "means_as_markdown",
     "plot_accuracy_by_angle",
     "plot_confusion",
     "plot_energy_spectra",

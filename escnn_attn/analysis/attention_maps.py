@@ -55,4 +55,5 @@ def attention_map(network: SteerableTransformer, images: Tensor, block: int = -1
     distance = positions.norm(dim=-1)
     central = distance < distance.min() + 1e-3
     vectors = chosen(tokens).features[irreps.index((1,))]
-    return AttentionMap(stride_of(network.windows) * positions, weights[:, :, central].mean(dim=2), vectors.permute(1, 2, 3, 0))
+    pixels = stride_of(network.windows) / network.spacing * positions
+    return AttentionMap(pixels, weights[:, :, central].mean(dim=2), vectors.permute(1, 2, 3, 0))

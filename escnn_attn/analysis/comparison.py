@@ -57,7 +57,7 @@ def compare_runs(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _row(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    values = [_accuracy(run) for run in runs]
+    values = [_first_test(run) for run in runs]
     quarters, others = (
         None if None in changes else statistics.mean(changes) for changes in zip(*map(_changes, runs), strict=True)
     )
@@ -74,7 +74,7 @@ def _row(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _accuracy(run: dict[str, Any]) -> float:
+def _first_test(run: dict[str, Any]) -> float:
     return next(iter(run["test"].values()))
 
 
@@ -114,3 +114,34 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
             f"{row['minutes']:.1f} | {changes} |"
         )
     return "\n".join(lines)
+
+
+def means_as_markdown(results: list[dict[str, Any]]) -> str:
+    """Formats the means over seeds of runs with a metric of any kind, ± their standard deviations, as a Markdown table, the best test first.
+
+    Args:
+        results: of runs of one metric, as `escnn_attn.training.train` returns them; runs without tests are left out.
+
+    Examples:
+        >>> run = {"name": "plain", "parameters": 235014, "metric": "error", "validation": 0.0685, "test": {"test": 0.0681}, "minutes": 1.6}
+        >>> print(means_as_markdown([run, run | {"test": {"test": 0.0602}}]).splitlines()[-1])
+        | plain | 235,014 | 0.0685 ± 0 | 0.06415 ± 0.0056 | 2 | 1.6 |
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        if result.get("test"):
+            groups.setdefault(result["name"], []).append(result)
+    tests = list(dict.fromkeys(name for runs in groups.values() for run in runs for name in run["test"]))
+    headings = ["model", "parameters", "validation", *tests, "seeds", "minutes"]
+    lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+    for name, runs in sorted(groups.items(), key=lambda item: statistics.mean(map(_first_test, item[1]))):
+        values = [[run["validation"] for run in runs], *([run["test"][test] for run in runs] for test in tests)]
+        minutes = statistics.mean(run["minutes"] for run in runs)
+        cells = [name, f"{runs[0]['parameters']:,}", *map(_mean_and_spread, values), f"{len(runs)}", f"{minutes:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean_and_spread(values: list[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4g}{spread}"

@@ -1,5 +1,7 @@
 """Prints a table of finished runs and saves their figures: python scripts/compare.py folder=outputs/comparison names=*_50k
 
+Means over seeds; of accuracies with paired differences, and figures.
+
 Options:
     folder: of a sweep, with a folder per run that contains results.json.
     names: pattern of the names of runs; by default all.
@@ -12,7 +14,14 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from escnn_attn.analysis import as_markdown, compare_runs, plot_accuracy_by_angle, plot_sample_efficiency, read_runs
+from escnn_attn.analysis import (
+    as_markdown,
+    compare_runs,
+    means_as_markdown,
+    plot_accuracy_by_angle,
+    plot_sample_efficiency,
+    read_runs,
+)
 from escnn_attn.training import brief_errors, parse_options
 
 
@@ -32,6 +41,9 @@ def main() -> None:
     results = [result for result in runs.results if result.get("finished") and fnmatch(result["name"], options.names)]
     if not results:
         raise ValueError(f"no finished runs named {options.names} in {options.folder}")
+    if others := [result for result in results if result.get("metric", "accuracy") != "accuracy"]:
+        print(means_as_markdown(others))
+        return
     rows, pictures = compare_runs(results), options.pictures or options.folder
     print(as_markdown(rows))
     most = max(result["samples"] for result in results)

@@ -29,6 +29,7 @@ class ExportedNetwork(nn.Module):
         readout: from tokens to a plain tensor.
         disc: whether only the largest centered disc counts.
         periodic: whether images repeat.
+        spacing: between tokens.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class ExportedNetwork(nn.Module):
         readout: nn.Module,
         disc: bool,
         periodic: bool = False,
+        spacing: float = 1.0,
     ) -> None:
         super().__init__()
         with torch.no_grad():
             self.stem: nn.Module = copy.deepcopy(stem).export()
-        self.disc, self.periodic, self.blocks = disc, periodic, without_types(copy.deepcopy(blocks))
+        self.disc, self.periodic, self.spacing = disc, periodic, spacing
+        self.blocks = without_types(copy.deepcopy(blocks))
         self.readout = without_types(copy.deepcopy(readout))
         self.eval()
 
@@ -50,7 +53,7 @@ class ExportedNetwork(nn.Module):
         images = fixed_size(images)
         images = crop(images) if self.disc else images
         x = self.stem(images)
-        grid = grid_of(x, periodic=self.periodic)
+        grid = grid_of(x, spacing=self.spacing, periodic=self.periodic)
         tokens = Tokens.on(grid.disc() if self.disc else grid, x, self.blocks.in_layout)
         return self.read(images, tokens)
 

@@ -1,12 +1,13 @@
 """Transformers of images."""
 
+import copy
 from collections.abc import Sequence
 
 from escnn.group import GroupElement
 from escnn.gspaces import GSpace
 from escnn.nn import GeometricTensor
 from torch import Tensor, nn
-from typing_extensions import Unpack
+from typing_extensions import Self, Unpack
 
 from escnn_attn.arguments import require_integer, require_items
 from escnn_attn.fields.types import Fields
@@ -14,6 +15,9 @@ from escnn_attn.models._export import ExportedNetwork, crop
 from escnn_attn.models.block import SteerableStack
 from escnn_attn.models.network import BlockFactory, Body, FieldReadout, LogitReadout, SteerableNetwork, StemFactory, make_body
 from escnn_attn.models.stems import attends, convolution_stem
+from escnn_attn.nn.convolution import SteerableConvolution
+from escnn_attn.nn.neighborhood import KNearest
+from escnn_attn.nn.resampling import AntialiasedPooling
 from escnn_attn.testing import check_equivariance
 from escnn_attn.tokens import DomainOptions, Grid, Tokens, domain_of, require_input
 from escnn_attn.tokens.windows import coarse_grid, fitting_side, keeps_center, remedies, stride_of, windows_of
@@ -35,6 +39,8 @@ class ImageNetwork(SteerableNetwork):
     def __init__(self, body: Body, image_size: int | Sequence[int] | None) -> None:
         super().__init__(body)
         self.windows = windows_of(body.stem)
+        #: between tokens; less than 1 once they are `refined`
+        self.spacing = 1.0
         if image_size is not None:
             sides = require_items("image_size", image_size, 2) if isinstance(image_size, Sequence) else [image_size] * 2
             self._require_centered(*(require_integer("image_size", side) for side in sides))
@@ -68,8 +74,35 @@ class ImageNetwork(SteerableNetwork):
     def tokens_of(self, image: Tensor, pixels: Grid) -> Tokens:
         """The tokens that the stem makes of what `pixels_of` gives."""
         made = self.stem(GeometricTensor(image, self.in_type)).tensor
-        grid = coarse_grid(made, pixels, stride_of(self.windows))
+        grid = coarse_grid(made, pixels, stride_of(self.windows), self.spacing)
         return Tokens.on(grid.disc() if self.disc else grid, made, self.blocks.in_layout)
+
+    def refined(self, factor: int = 2) -> Self:
+        """A copy in eval mode with the same weights, whose tokens are `factor` times as dense: the last stride of the stem is divided by it.
+
+        Attention and means over tokens are sums for integrals over the plane, which factor² as many tokens come nearer to, so that outputs
+        change less when an image turns.
+
+        Raises:
+            TypeError: if the factor is no integer, or the network has several resolutions.
+            ValueError: if it does not divide the last stride, that of a `SteerableConvolution` or `AntialiasedPooling`, or a layer attends to
+                a number of tokens (`KNearest`).
+        """
+        if any(isinstance(getattr(module, "neighborhood", None), KNearest) for module in self.modules()):
+            raise ValueError("expected neighborhoods of a fixed size to refine tokens, such as Disc, got KNearest")
+        if not isinstance(self.blocks, SteerableStack):
+            raise TypeError(f"expected a network of one resolution to refine tokens, got a {type(self).__name__}")
+        finer = copy.deepcopy(self).eval()
+        strided = [module for module in finer.stem.modules() if isinstance(module, SteerableConvolution | AntialiasedPooling)]
+        factor, last = require_integer("factor", factor), windows_of(finer.stem)[-1:]
+        if not strided or last != windows_of(strided[-1]) or last[0].stride % factor:
+            raise ValueError(
+                f"expected a factor that divides the last stride of the stem, of a SteerableConvolution or AntialiasedPooling, got "
+                f"factor={factor} and {self.stem}"
+            )
+        strided[-1].stride //= factor
+        finer.windows, finer.spacing = windows_of(finer.stem), self.spacing / factor
+        return finer
 
     def _require_centered(self, *sides: int) -> None:
         """Raises a ValueError where strides of escnn's modules in the stem would move the rotation center off the coarser grid."""
@@ -97,7 +130,7 @@ class ImageNetwork(SteerableNetwork):
         and `Disc` and `KNearest` are masks over all pairs. It holds no field types. With strided modules of escnn in the stem, sizes
         whose center they keep are the caller's to choose; no other stem asks for that.
         """
-        return ExportedNetwork(self.stem, self.blocks, self.plain_readout(), self.disc, self.periodic)
+        return ExportedNetwork(self.stem, self.blocks, self.plain_readout(), self.disc, self.periodic, self.spacing)
 
     def check_equivariance(self, atol: float = 1e-7, rtol: float = 1e-5) -> list[tuple[GroupElement, float]]:
         """Checks quarter turns and flips of images; see `PlanarModule.check_equivariance`."""

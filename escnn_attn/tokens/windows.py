@@ -116,14 +116,20 @@ def fitting_side(windows: Sequence[Window], least: int) -> int | None:
     return next((side for side in sides if keeps_center(windows, side)), None)
 
 
-def coarse_grid(made: Tensor, fine: Grid, stride: int) -> Grid:
+def coarse_grid(made: Tensor, fine: Grid, stride: int, spacing: float = 1.0) -> Grid:
     """The grid of what strided windows make, (b, c, height, width), of a finer one: with its mask, weights and disc, at the tokens.
+
+    Args:
+        made: the tokens.
+        fine: the finer grid.
+        stride: of its pixels, from token to token.
+        spacing: between the tokens.
 
     Raises:
         ValueError: if there is a mask or there are weights, and tokens beyond the finer grid.
     """
     if isinstance(fine, OpenGrid):  # without a mask but that of the disc
-        grid = grid_of(made)
+        grid = grid_of(made, spacing=spacing)
         return grid.disc() if fine.cut else grid
     count, sides = (made.shape[2], made.shape[3]), (fine.height, fine.width)
     beyond = any((tokens - 1) * stride >= side for tokens, side in zip(count, sides, strict=True))
@@ -136,7 +142,8 @@ def coarse_grid(made: Tensor, fine: Grid, stride: int) -> Grid:
         return None if part is None else near_tokens(fine.unpad(part[:, None])[:, 0], count, stride)
 
     mask, weights = at_tokens(fine.mask), at_tokens(fine.quadrature_weights)
-    grid = grid_of(made, mask=mask, quadrature_weights=weights, periodic=fine.cell is not None)
+    periodic = fine.cell is not None
+    grid = grid_of(made, spacing=spacing, mask=mask, quadrature_weights=weights, periodic=periodic)
     return grid.disc() if fine.cut else grid
 
 

@@ -16,8 +16,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from escnn_attn.analysis.report import describe, draw
+from escnn_attn.arguments import require_instance
 from escnn_attn.data.base import DataModule
 from escnn_attn.files import write_json
+from escnn_attn.models.image import ImageNetwork
 from escnn_attn.training._memory import keep_freed_memory
 from escnn_attn.training.augment import TurnedAverage
 from escnn_attn.training.class_report import ClassReport
@@ -82,6 +84,8 @@ def evaluate_command(config: DictConfig) -> None:
     else:
         name = str(config.pretrained)
         module = ImageClassifier.from_pretrained(name, datamodule.test_sets, trust=config.trust)
+    if config.refine != 1:
+        module.model = require_instance("refine: the network", module.model, ImageNetwork).refined(config.refine)
     if config.turns != 1:
         module.model = TurnedAverage(module.model, config.turns)
     folder = Path(os.getcwd() if config.output is None else config.output)

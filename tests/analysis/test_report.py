@@ -76,3 +76,14 @@ def test_the_script_makes_the_table_and_the_pictures(tmp_path, monkeypatch, caps
     runpy.run_path("scripts/compare.py", run_name="__main__")
     assert "98.00 ± 1.41" in capsys.readouterr().out
     assert {path.name for path in tmp_path.glob("*.png")} == {"comparison_by_angle.png", "sample_efficiency.png"}
+
+
+def test_the_script_makes_a_table_of_errors(tmp_path, monkeypatch, capsys):
+    for seed, error in enumerate([0.02, 0.03]):
+        (tmp_path / str(seed)).mkdir()
+        result = {"name": "points", "metric": "error", "parameters": 1000, "validation": error, "minutes": 2.0, "seed": seed}
+        result |= {"test": {"test": error, "moved": 2 * error}, "samples": 10, "overrides": [], "finished": True}
+        (tmp_path / str(seed) / "results.json").write_text(json.dumps(result))
+    monkeypatch.setattr(sys, "argv", ["compare.py", f"folder={tmp_path}"])
+    runpy.run_path("scripts/compare.py", run_name="__main__")
+    assert "| points | 1,000 | 0.025 ± 0.0071 | 0.025 ± 0.0071 | 0.05 ± 0.014 | 2 | 2.0 |" in capsys.readouterr().out

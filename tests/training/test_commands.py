@@ -20,10 +20,14 @@ SMALL = ["model.channels=2", "model.depth=1", "model.max_frequency=1", "epochs=2
 def run(*overrides: str, fails: bool = False) -> subprocess.CompletedProcess:
     given = {override.split("=")[0] for override in overrides}
     few = ["data.batch_size=500", "angle_images=5", "threads=1"]
-    command = [sys.executable, "scripts/train.py", *overrides, *[s for s in [*SMALL, *few] if s.split("=")[0] not in given]]
+    return command("train", *overrides, *[s for s in [*SMALL, *few] if s.split("=")[0] not in given], fails=fails)
+
+
+def command(script: str, *overrides: str, fails: bool = False) -> subprocess.CompletedProcess:
+    arguments = [sys.executable, f"scripts/{script}.py", *overrides]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[2]
-    done = subprocess.run(command, check=False, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(arguments, check=False, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
     assert (done.returncode != 0) == fails, done.stdout + done.stderr
     return done
 
@@ -34,6 +38,16 @@ def test_a_multirun_ends_with_a_table_and_a_picture(tmp_path):
     assert "rotated %" in done.stdout
     assert (tmp_path / "accuracy_by_angle.png").stat().st_size > 1000
     assert len(list(tmp_path.glob("*/results.json"))) == 2
+
+
+@pytest.mark.slow
+def test_an_evaluation_on_denser_tokens_and_turned_copies(tmp_path):
+    options = "pretrained=rotmnist_50k", "angle_images=20"
+    command("evaluate", *options, f"output={tmp_path / 'plain'}")
+    command("evaluate", *options, "refine=2", "turns=2", f"output={tmp_path / 'better'}")
+    before, after = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("plain", "better"))
+    assert max(after["change_by_angle"]) < 0.8 * max(before["change_by_angle"])
+    assert after["test"]["rotated"] > 0.95
 
 
 @pytest.mark.slow
