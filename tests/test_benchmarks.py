@@ -18,6 +18,8 @@ from benchmarks.local import periodic_attention
 from benchmarks.measure import elapsed, in_fresh_process, middle_and_spread, ratios, require_device, seconds_in_turn
 from benchmarks.pairwise import pairwise_attention
 from benchmarks.ratios import compare, construction, cost, flops
+from benchmarks.training_times import SYSTEMS as SYSTEMS_OF_STORY
+from benchmarks.training_times import draw, recorded, rows_of
 from escnn_attn import RotaryEmbedding, SteerableSelfAttention, antialiased_stem, convolution_stem, fourier_type, planar_gspace
 from escnn_attn.tokens import Tokens, grid_of
 from tests.helpers import relative
@@ -213,3 +215,12 @@ def test_changes_of_networks_and_stems_are_measured():
     found, reference = changes(ours, 96, 6.0), changes(of_digits, 29, 2.0)
     for part in ("network", "stem"):
         assert 0 < found[part] < 1 < reference[part]
+
+
+def test_times_of_training_are_drawn_beside_accuracies(tmp_path):
+    systems = {name: SYSTEMS_OF_STORY[name] for name in ("plain attention", "steerable attention, SO(2)")}
+    rows = rows_of(systems | {"not trained": recorded("steerable_so2_fine_50k", "nowhere")}, rounds=2, batch=2)
+    assert list(rows) == list(systems)
+    assert all(len(row["test"]) == 3 and row["minutes"] > 0 for row in rows.values())
+    draw(rows, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
