@@ -128,27 +128,16 @@ class SchurMap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, plan: LinearPlan, bias: Tensor | None, *inputs: Tensor) -> Features:
+        tensors, weights = inputs[: plan.source.num_tensors], inputs[plan.source.num_tensors :]
+        matrices = [_matrix(weight) for weight in weights]
         ctx.plan = plan
-        ctx.save_for_backward(bias, *inputs)
-        count = plan.source.num_tensors
-        tensors, weights = inputs[:count], inputs[count:]
-        outputs = plan.target.empty(tensors[0], plan.source.tokens(tensors))
-        sources, targets = plan.source.blocks(tensors), plan.target.blocks(outputs)
-        reached = {b for _, b in plan.pairs}
-        for out in (out for b, blocks in enumerate(targets) if b not in reached for out in blocks):
-            out.zero_()
-        with torch.autocast(tensors[0].device.type, enabled=False):
-            for (a, b), weight in zip(plan.pairs, weights, strict=True):
-                _multiply(sources[a], weight, targets[b])
-        trivial = plan.target.irreps.trivial_index
-        if bias is not None and trivial is not None:
-            for out, part in zip(targets[trivial], bias.chunk(len(targets[trivial])), strict=True):
-                out += part
-        return outputs
+        ctx.save_for_backward(bias, *inputs, *matrices)
+        return _mapped(plan, bias, tensors, matrices)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Gradients:
-        plan, count, (bias, *inputs) = ctx.plan, ctx.plan.source.num_tensors, ctx.saved_tensors
+        plan, count, (bias, *saved) = ctx.plan, ctx.plan.source.num_tensors, ctx.saved_tensors
+        inputs, matrices = saved[: count + len(ctx.plan.pairs)], saved[count + len(ctx.plan.pairs) :]
         if batched(grads):
             return None, *differentiate(partial(_differentiable, plan), (bias, *inputs), ctx.needs_input_grad[1:], grads)
         tensors, weights = inputs[:count], inputs[count:]
@@ -157,36 +146,50 @@ class SchurMap(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             by_bias = torch.cat([out.sum(dim=(0, 1)) for out in targets[plan.target.irreps.trivial_index]])
         if any(ctx.needs_input_grad[2 : 2 + count]):
-            by_input = SchurMap.apply(plan.transposed(), None, *grads, *(_adjoint(w) for w in weights))
+            if torch.is_grad_enabled():  # to be differentiated once more
+                by_input = SchurMap.apply(plan.transposed(), None, *grads, *(_adjoint(w) for w in weights))
+            else:
+                by_input = _mapped(plan.transposed(), None, grads, [matrix.mT for matrix in matrices])
         if any(ctx.needs_input_grad[2 + count :]):
             sources = plan.source.blocks(tensors)
             by_weight = [_by_weight(sources[a], targets[b], len(w)) for (a, b), w in zip(plan.pairs, weights, strict=True)]
         return None, by_bias, *by_input, *by_weight
 
 
-def _multiply(sources: list[Tensor], weight: Tensor, targets: list[Tensor]) -> None:
-    """Writes the product of blocks (d, t, m) and a weight (k, Σ m, Σ m') to blocks (d, t, m')."""
-    row = 0
-    for index, x in enumerate(sources):
-        column = 0
-        for out in targets:
-            part = weight[:, row : row + x.shape[2], column : column + out.shape[2]]
-            if len(weight) == 2:
-                complex_product(x, part, out)
-            else:
-                for component, result in zip(x, out, strict=True):
-                    result.addmm_(component, part[0], beta=int(index > 0))
-            column += out.shape[2]
-        row += x.shape[2]
+def _mapped(plan: LinearPlan, bias: Tensor | None, tensors: Features, matrices: Sequence[Tensor]) -> Features:
+    """The map of a plan with the `_matrix` of each weight."""
+    outputs = plan.target.empty(tensors[0], plan.source.tokens(tensors))
+    sources, targets = plan.source.blocks(tensors), plan.target.blocks(outputs)
+    reached = {b for _, b in plan.pairs}
+    for out in (out for b, blocks in enumerate(targets) if b not in reached for out in blocks):
+        out.zero_()
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        for (a, b), matrix in zip(plan.pairs, matrices, strict=True):
+            _multiply(sources[a], matrix, targets[b])
+    trivial = plan.target.irreps.trivial_index
+    if bias is not None and trivial is not None:
+        for out, part in zip(targets[trivial], bias.chunk(len(targets[trivial])), strict=True):
+            out += part
+    return outputs
 
 
-def complex_product(x: Tensor, weight: Tensor, out: Tensor) -> None:
-    """Writes the product of complex matrices (2, t, m) and (2, m, m'), real before imaginary, as one product of real ones."""
-    torch.mm(_side_by_side(x), _real(weight), out=_side_by_side(out))
+def _multiply(sources: list[Tensor], matrix: Tensor, targets: list[Tensor]) -> None:
+    """Writes the product of blocks (d, t, m) and the `_matrix` of a weight to blocks (d, t, m')."""
+    if len(matrix) > sum(x.shape[2] for x in sources):  # of complex type, which a function has once
+        (x,), (out,) = sources, targets
+        torch.mm(_side_by_side(x), matrix, out=_side_by_side(out))
+        return
+    rows = matrix.split([x.shape[2] for x in sources])
+    for index, (x, of_source) in enumerate(zip(sources, rows, strict=True)):
+        for out, part in zip(targets, of_source.split([out.shape[2] for out in targets], dim=1), strict=True):
+            for component, result in zip(x, out, strict=True):
+                result.addmm_(component, part, beta=int(index > 0))
 
 
-def _real(weight: Tensor) -> Tensor:
-    """The real matrix (2·m, 2·m') of a complex one (2, m, m'): what it does to real and imaginary parts side by side."""
+def _matrix(weight: Tensor) -> Tensor:
+    """The real matrix of a weight: that of (1, m, m') itself, of a complex one (2, m, m') what it does to both parts side by side, (2·m, 2·m')."""
+    if len(weight) == 1:
+        return weight[0]
     a, b = weight
     return torch.cat([torch.cat([a, b], dim=1), torch.cat([-b, a], dim=1)])
 
