@@ -81,7 +81,7 @@ class ImageNetwork(SteerableNetwork):
         """A copy in eval mode with the same weights, whose tokens are `factor` times as dense: the last stride of the stem is divided by it.
 
         Attention and means over tokens are sums for integrals over the plane, which factor² as many tokens come nearer to, so that outputs
-        change less when an image turns.
+        change less when an image turns. What is saved is not the copy but the network, to be refined again.
 
         Raises:
             TypeError: if the factor is no integer, or the network has several resolutions.
@@ -102,6 +102,7 @@ class ImageNetwork(SteerableNetwork):
             )
         strided[-1].stride //= factor
         finer.windows, finer.spacing = windows_of(finer.stem), self.spacing / factor
+        vars(finer)["_made"] = "a network with refined tokens has no configuration: save the one that it was refined of"
         return finer
 
     def _require_centered(self, *sides: int) -> None:

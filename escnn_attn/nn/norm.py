@@ -54,7 +54,7 @@ class SteerableBatchNorm(PlanarModule):
     r"""Divides each field by its root mean square over a batch, about its invariant mean, with a learned gain and bias.
 
     $y = \gamma\,(x - \mu) / \sqrt{\sigma^2 + \epsilon} + \beta$, with $\mu$ the mean over samples and tokens of the invariant components of a field,
-    $\sigma^2$ the mean of $|x - \mu|^2$ over samples, tokens and components, and $\beta$ of invariant components alone: in training those of the batch, in
+    $\sigma^2$ the mean of $|x - \mu|^2$ (in irreps coordinates) over samples, tokens and components, and $\beta$ of invariant components alone: in training those of the batch, in
     eval mode running averages. It takes the place of `escnn.nn.IIDBatchNorm2d`, and like it takes no gradient of the statistics; it reads nothing from
     the device, and its $\sigma^2$ does not change if each sample turns by an angle of its own.
 
@@ -87,11 +87,15 @@ class SteerableBatchNorm(PlanarModule):
         sizes = [rho.size for rho in in_type.representations]
         self.field = ExactBuffer(np.repeat(np.arange(len(sizes)), sizes))
         self.components = ExactBuffer(sizes)
-        invariants = _invariant_components(in_type)
-        self.invariants = ExactBuffer(invariants)
+        basis = _block_diagonal([rho.change_of_basis for rho in in_type.representations])
+        inverse = _block_diagonal([rho.change_of_basis_inv for rho in in_type.representations])
+        trivial = _trivial_components(in_type)
+        self.invariants, self.coordinates = ExactBuffer(basis[:, trivial]), ExactBuffer(inverse[trivial])
+        #: to irreps coordinates; None where they have the same lengths
+        self.inverse = None if np.allclose(basis.T @ basis, np.eye(in_type.size)) else ExactBuffer(inverse)
         self.weight = nn.Parameter(torch.ones(len(sizes)))
-        self.bias = nn.Parameter(torch.zeros(invariants.shape[1]))
-        self.register_buffer("running_mean", torch.zeros(invariants.shape[1]))
+        self.bias = nn.Parameter(torch.zeros(trivial.sum()))
+        self.register_buffer("running_mean", torch.zeros(trivial.sum()))
         self.register_buffer("running_var", torch.ones(len(sizes)))
 
     def forward(self, x: GeometricTensor) -> GeometricTensor:
@@ -103,7 +107,9 @@ class SteerableBatchNorm(PlanarModule):
         values = (x.flatten(2) if x.dim() > 2 else x[..., None]).to(torch.promote_types(x.dtype, torch.float32))
         basis, field = self.invariants.like(values), self.field.like(values)
         measured = self.training and x.numel() > 0  # an empty batch has no statistics
-        mean = values.detach().mean(dim=(0, 2)) @ basis if measured else self.running_mean.to(values.dtype)
+        mean = self.running_mean.to(values.dtype)
+        if measured:
+            mean = self.coordinates.like(values) @ values.detach().mean(dim=(0, 2))
         centered = values - (basis @ mean)[:, None]
         variance = self._variance(centered.detach(), field) if measured else self.running_var.to(values.dtype)
         if measured:
@@ -115,6 +121,7 @@ class SteerableBatchNorm(PlanarModule):
 
     def _variance(self, centered: Tensor, field: Tensor) -> Tensor:
         """The mean square (fields,) over the components of each field, of (b, c, t)."""
+        centered = centered if self.inverse is None else self.inverse.like(centered) @ centered
         squares = torch.linalg.vector_norm(centered, dim=2).square().mean(dim=0) / centered.shape[2]
         return squares.new_zeros(len(self.weight)).index_add(0, field, squares) / self.components.like(squares)
 
@@ -122,14 +129,15 @@ class SteerableBatchNorm(PlanarModule):
         return f"{super().extra_repr()}, eps={self.eps:g}, momentum={self.momentum:g}"
 
 
-def _invariant_components(field_type: FieldType) -> np.ndarray:
-    """Orthonormal columns (c, n), each the direction of a trivial copy in the fields of a type."""
-    columns, start = [np.zeros((field_type.size, 0))], 0
-    for rho in field_type.representations:
-        first = np.cumsum([0, *(rho.group.irrep(*irrep).size for irrep in rho.irreps)])
-        trivial = [at for at, irrep in zip(first, rho.irreps, strict=False) if rho.group.irrep(*irrep).is_trivial()]
-        column = np.zeros((field_type.size, len(trivial)))
-        column[start : start + rho.size] = rho.change_of_basis[:, trivial]
-        columns.append(column)
-        start += rho.size
-    return np.concatenate(columns, axis=1)
+def _block_diagonal(blocks: list[np.ndarray]) -> np.ndarray:
+    ends = np.cumsum([len(block) for block in blocks])
+    whole = np.zeros((ends[-1], ends[-1]))
+    for block, end in zip(blocks, ends, strict=True):
+        whole[end - len(block) : end, end - len(block) : end] = block
+    return whole
+
+
+def _trivial_components(field_type: FieldType) -> np.ndarray:
+    """Which irreps coordinates (c,) of the fields of a type are trivial copies, bool."""
+    irreps = (rho.group.irrep(*irrep) for rho in field_type.representations for irrep in rho.irreps)
+    return np.concatenate([np.full(irrep.size, irrep.is_trivial()) for irrep in irreps])

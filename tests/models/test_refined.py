@@ -97,6 +97,11 @@ def test_stems_that_cannot_be_refined(stem):
         SteerableTransformer("SO2", channels=4, depth=1, stem=stem).refined()
 
 
+def test_what_is_saved_is_the_network_before(tmp_path):
+    with pytest.raises(TypeError, match="save the one that it was refined of"):
+        small_model("SO2").refined().save_pretrained(tmp_path)
+
+
 def test_networks_that_cannot_be_refined():
     block = partial(steerable_block, num_heads=1, neighborhood=KNearest(4))
     with pytest.raises(ValueError, match="such as Disc, got KNearest"):

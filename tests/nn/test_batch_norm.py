@@ -1,8 +1,11 @@
 """The norm of fields over a batch: that of escnn, without its waits for the device."""
 
 import escnn.nn
+import numpy as np
 import pytest
 import torch
+from escnn.group import change_basis
+from escnn.nn import FieldType
 
 from escnn_attn import SteerableBatchNorm, field_type, fourier_type, planar_gspace
 from escnn_attn.fields import require_planar
@@ -77,6 +80,16 @@ def test_training_normalizes_and_eval_takes_the_averages():
     assert relative(norm(t(x[:1])).tensor, out[:1]) < 1e-12  # each sample on its own
     (norm.train()(t(x)).tensor * torch.randn_like(x)).sum().backward()
     assert_every_parameter_has_gradient(norm)
+
+
+def test_bases_that_are_not_orthogonal_give_the_same_fields():
+    gspace = planar_gspace("C4")
+    shear = np.eye(4) + 0.3 * np.triu(np.ones((4, 4)), 1)
+    skewed = FieldType(gspace, [change_basis(gspace.regular_repr, shear, name="skewed")] * 2)
+    plain, x = fourier_type(gspace, 2), 1 + torch.randn(3, 8, 5, 5, dtype=torch.float64)
+    change = torch.block_diag(*[torch.from_numpy(shear)] * 2)
+    found = SteerableBatchNorm(skewed).double()(skewed(torch.einsum("ij,bjyx->biyx", change, x))).tensor
+    assert relative(found, torch.einsum("ij,bjyx->biyx", change, SteerableBatchNorm(plain).double()(plain(x)).tensor)) < 1e-12
 
 
 def test_one_value_is_no_error_and_finite():
