@@ -124,7 +124,7 @@ def test_forward_and_backward_on_a_pretended_gpu(names):
     if not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"):
         pytest.skip("this version of torch has no devices made in Python")
         # without the usual end, at which a thread of torch's autograd engine for the device that is not there may still be at work
-        code = f"import os; from tests.models.test_fake import on_a_pretended_gpu; on_a_pretended_gpu(*{names}); os._exit(0)"
+    code = f"import os; from tests.models.test_fake import on_a_pretended_gpu; on_a_pretended_gpu(*{names}); os._exit(0)"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
