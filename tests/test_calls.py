@@ -14,8 +14,6 @@ def pixels(field_type, dtype=torch.float32):
 
 
 INDEX = [0, 0, 1, 1, 1, 0]
-
-
 INDICES = [
     2,
     INDEX,
@@ -25,11 +23,7 @@ INDICES = [
     -torch.tensor(INDEX),
     torch.tensor(INDEX) * 10**12,
 ]
-
-
 MASKS = [2, [True] * 6, torch.ones(6), torch.ones(5, dtype=torch.bool)]
-
-
 WEIGHTS = [
     2,
     [1.0] * 6,
@@ -40,17 +34,9 @@ WEIGHTS = [
     torch.full((6,), INF),
     torch.ones(6) * 1j,
 ]
-
-
 EDGES = [2, [[0], [1]], torch.zeros(2, 3, dtype=torch.int32), torch.zeros(3, 2), torch.full((2, 1), 6), torch.full((2, 1), -1)]
-
-
 SIZES = [*NO_INTEGER, -1, 1, 10**12]
-
-
 OPTIONS = {"batch": INDICES, "batch_size": SIZES, "mask": MASKS, "quadrature_weights": WEIGHTS, "edge_index": EDGES}
-
-
 TAKES_POINTS = {
     "attention": ea.SteerableSelfAttention(T, num_heads=2),
     "linear": ea.SteerableLinear(T, T),
