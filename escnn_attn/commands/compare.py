@@ -41,13 +41,15 @@ def main() -> None:
     results = [result for result in runs.results if result.get("finished") and fnmatch(result["name"], options.names)]
     if not results:
         raise ValueError(f"no finished runs named {options.names} in {options.folder}")
-    if others := [result for result in results if result.get("metric", "accuracy") != "accuracy"]:
-        print(means_as_markdown(others))
+    accuracies = [result for result in results if result.get("metric", "accuracy") == "accuracy"]
+    if len(accuracies) < len(results):
+        print(means_as_markdown([result for result in results if result not in accuracies]))
+    if not accuracies:
         return
-    rows, pictures = compare_runs(results), options.pictures or options.folder
+    rows, pictures = compare_runs(accuracies), options.pictures or options.folder
     print(as_markdown(rows))
-    most = max(result["samples"] for result in results)
-    first = {r["name"]: r for r in reversed(results) if r["samples"] == most and "angles" in r}
+    most = max(result["samples"] for result in accuracies)
+    first = {r["name"]: r for r in reversed(accuracies) if r["samples"] == most and "angles" in r}
     if first:
         plot_accuracy_by_angle(list(first.values()), pictures / "comparison_by_angle.png")
     if len({row["samples"] for row in rows}) > 1:

@@ -70,7 +70,7 @@ def test_what_runs_left_is_read_whatever_became_of_them(tmp_path, capsys, monkey
     compare()
     shown = capsys.readouterr().out
     assert "left out b: nan at step 3" in shown
-    assert "| a | 10 | 1 | 50.00 |" in shown
+    assert "| a | 1 | 0.5 | 0.5 | 1 | 1.0 |" in shown
 
 
 def test_the_best_parameters_of_a_sweeper_are_printed(tmp_path, capsys):
