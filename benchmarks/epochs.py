@@ -62,7 +62,7 @@ class Recipe:
         with initialize_config_module("escnn_attn.conf", version_base="1.3"):
             model = compose("train", overrides=["experiment=comparison", *self.overrides]).model
         if self.of_escnn:
-            model.stem["_target_"] = "benchmarks.epochs.escnn_stem"
+            model.stem["_target_"], model.stem.norm["_target_"] = "benchmarks.epochs.escnn_stem", "escnn.nn.IIDBatchNorm2d"
         network = instantiate(model, _convert_="all")
         if self.compiled:
             network.compile()

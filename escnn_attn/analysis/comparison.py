@@ -117,7 +117,7 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def means_as_markdown(results: list[dict[str, Any]]) -> str:
-    """Formats the means over seeds of runs with a metric of any kind, ± their standard deviations, as a Markdown table, the best test first.
+    """Formats the means over seeds of runs with a metric of any kind, ± their standard deviations, as a Markdown table, by the first test.
 
     Args:
         results: of runs of one metric, as `escnn_attn.training.train` returns them; runs without tests are left out.

@@ -96,10 +96,8 @@ class ImageNetwork(SteerableNetwork):
         strided = [module for module in finer.stem.modules() if isinstance(module, SteerableConvolution | AntialiasedPooling)]
         factor, last = require_integer("factor", factor), windows_of(finer.stem)[-1:]
         if not strided or last != windows_of(strided[-1]) or last[0].stride % factor:
-            raise ValueError(
-                f"expected a factor that divides the last stride of the stem, of a SteerableConvolution or AntialiasedPooling, got "
-                f"factor={factor} and {self.stem}"
-            )
+            expected = "a factor that divides the last stride of the stem, of a SteerableConvolution or AntialiasedPooling"
+            raise ValueError(f"expected {expected}, got factor={factor} and {self.stem}")
         strided[-1].stride //= factor
         finer.windows, finer.spacing = windows_of(finer.stem), self.spacing / factor
         vars(finer)["_made"] = "a network with refined tokens has no configuration: save the one that it was refined of"

@@ -32,7 +32,7 @@ def module_of(config):
 
 def renamed(config):
     if config == "escnn.nn.IIDBatchNorm2d":
-        return "escnn_attn.SteerableBatchNorm"  # which has its results
+        return "escnn_attn.SteerableBatchNorm"  # which has taken its place
     if not isinstance(config, dict):
         return config
     return {RENAMED.get(key, key): renamed(value) for key, value in config.items()}
