@@ -21,6 +21,7 @@ from escnn_attn import (
     patch_stem,
     steerable_block,
 )
+from escnn_attn.analysis import attention_map
 from escnn_attn.analysis.rotation import accuracy_by_angle
 from escnn_attn.data import Digits
 from tests.helpers import relative, small_model
@@ -64,6 +65,12 @@ def test_fields_come_at_the_finer_tokens():
     network = SteerableFieldTransformer("SO2", out_fields={"vectors": 1}, channels=4, depth=1).eval()
     assert network(torch.randn(1, 1, 29, 29)).shape == (1, 2, 8, 8)
     assert network.refined()(torch.randn(1, 1, 29, 29)).shape == (1, 2, 15, 15)
+
+
+def test_attention_is_drawn_at_the_same_pixels():
+    network = small_model("SO2").eval()
+    coarse, dense = (attention_map(part, torch.rand(1, 1, 29, 29)).positions for part in (network, network.refined()))
+    assert dense.norm(dim=-1).max() == pytest.approx(coarse.norm(dim=-1).max(), abs=2)  # half a coarse token, in pixels
 
 
 def test_factors():

@@ -95,3 +95,11 @@ def test_bases_that_are_not_orthogonal_give_the_same_fields():
 def test_one_value_is_no_error_and_finite():
     t = fourier_type(planar_gspace("SO2"), 2, 1)
     assert SteerableBatchNorm(t)(t(torch.randn(1, t.size, 1, 1))).tensor.isfinite().all()
+
+
+def test_an_empty_batch_leaves_the_averages():
+    norm = norm_of(fourier_type(planar_gspace("SO2"), 2, 1))
+    before = norm.running_mean.clone(), norm.running_var.clone()
+    assert norm(norm.in_type(torch.zeros(0, norm.in_type.size, 5, 5, dtype=torch.float64))).tensor.shape == (0, 6, 5, 5)
+    assert torch.equal(norm.running_mean, before[0])
+    assert torch.equal(norm.running_var, before[1])
