@@ -27,6 +27,7 @@ from escnn_attn import (
     steerable_block,
 )
 from escnn_attn.testing import assert_equivariant, equivariance_error, lattice_elements, transform
+from escnn_attn.testing.errors import field_error
 from tests.helpers import cloud, relative, small_model
 
 TYPE = fourier_type(planar_gspace("SO2"), 4, 2)
@@ -136,6 +137,12 @@ def test_an_output_that_is_rounding_is_named_so():
     network = SteerablePointTransformer("O2", out_fields={"vectors": 1}, channels=2, max_frequency=1, depth=1, block=block)
     with pytest.raises(AssertionError, match="zero up to rounding"):
         assert_equivariant(network, domain="points")
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
+def test_rounding_where_a_scalar_crosses_zero_is_no_fault(dtype, tolerance):
+    values, eps = torch.linspace(-1, 1, 101, dtype=dtype)[:, None], torch.finfo(dtype).eps
+    assert field_error(values + 30 * eps, values) < tolerance < field_error(values + 300 * eps, values)
 
 
 def test_checking_no_element_is_not_a_pass():
