@@ -17,13 +17,14 @@ from escnn_attn.tokens import Domain, Grid, Lattice, positions_tensor
 
 def disc_pattern(query: Domain, key: Domain, radius: float) -> AttentionPattern:
     """Attention to discs of a radius on one grid: by tiles, or by a mask over all pairs for discs of the order of the grid."""
-    tiles = Tiles(query, key, radius)
-    pairs = tiles.height * tiles.width * tiles.key_height * tiles.key_width
-    return tiles if 4 * tiles.cost < 3 * pairs else WideDiscs(query, key, radius)
+    tiles = CutDiscs(query, key, radius) if isinstance(query, Grid) and query.cut else Tiles(query, key, radius)
+    return tiles if 4 * tiles.cost < 3 * query.num_tokens * key.num_tokens else WideDiscs(query, key, radius)
 
 
 def margin_of(query: Lattice | None, key: Lattice | None) -> int | None:
     """How many rows and columns of keys there are beyond the queries, on each side; None where that is not the same for all sides."""
+    if query is not None and query == key:
+        return 0
     if query is None or key is None or query.disc or key.disc or query.spacing != key.spacing:
         return None
     rows, columns = key.height - query.height, key.width - query.width
@@ -50,7 +51,7 @@ def tile_side(height: int, width: int, halo: int) -> tuple[int, float]:
 
 
 class CutDiscs(AttentionPattern):
-    """Discs on the tokens within the largest disc of a grid: on the whole grid, whose other tokens are no keys.
+    """Discs on the tokens within the largest disc of a grid: by tiles of the whole grid, whose other tokens are no keys.
 
     Args:
         query: a grid cut to its largest disc.
@@ -58,11 +59,13 @@ class CutDiscs(AttentionPattern):
         radius: of the discs, in the units of the positions.
     """
 
-    def __init__(self, query: Grid, key: Grid, radius: float) -> None:
+    def __init__(self, query: Grid, key: Domain, radius: float) -> None:
         super().__init__(query, key)
+        assert isinstance(key, Grid)
         assert query.index is not None
         self.index, self.tokens, self.distance = query.index, query.height * query.width, radius
-        self.whole = disc_pattern(query.whole(), key.whole(), radius)
+        self.whole = Tiles(query.whole(), key.whole(), radius)
+        self.cost = self.whole.cost
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
         queries, keys, values = self._placed(q, 1), self._placed(k, copies), self._placed(v, copies)

@@ -14,8 +14,8 @@ from escnn_attn.functional import distances, kth_smallest
 from escnn_attn.modes import constant_result, recorded
 from escnn_attn.nn.neighborhood._discs import WideDiscs
 from escnn_attn.nn.neighborhood._patterns import AllPairs, AttentionPattern, Graph, MaskedPairs
-from escnn_attn.nn.neighborhood._tiles import CutDiscs, disc_pattern, margin_of
-from escnn_attn.tokens import Domain, Grid, Lattice, diameter, known, lattice_positions, span
+from escnn_attn.nn.neighborhood._tiles import disc_pattern, margin_of
+from escnn_attn.tokens import Domain, Lattice, diameter, known, lattice_positions, span
 
 #: rounding allowed for, relative to a distance: tokens at just the radius are inside however the plane is turned
 MARGIN = 1e-5
@@ -187,8 +187,6 @@ class Disc(Neighborhood):
             return AllPairs(query, key)
         if margin_of(query.lattice, key.lattice) is not None:
             return disc_pattern(query, key, reach)
-        if isinstance(query, Grid) and isinstance(key, Grid) and query.cut and query.lattice == key.lattice:
-            return CutDiscs(query, key, reach)
         return super().pattern(query, key)
 
     def pairs(self, query: np.ndarray, key: np.ndarray, slack: float) -> np.ndarray:

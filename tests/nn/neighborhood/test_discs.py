@@ -7,7 +7,7 @@ from escnn_attn import Disc
 from escnn_attn.nn.neighborhood import _discs
 from escnn_attn.nn.neighborhood._discs import WideDiscs
 from escnn_attn.nn.neighborhood._patterns import AllPairs
-from escnn_attn.nn.neighborhood._tiles import Tiles, tile_side
+from escnn_attn.nn.neighborhood._tiles import CutDiscs, Tiles, tile_side
 from escnn_attn.tokens import Grid
 from tests.helpers import attention_on, relative
 from tests.nn.neighborhood.test_neighborhoods import EXACT, grid_and_cloud
@@ -85,3 +85,10 @@ def test_layers_share_the_mask_of_wide_discs():
     first, second = (kept_masks(pattern, leaves) for _ in range(2))
     assert first == second
     assert len(first) == 1
+
+
+def test_wide_discs_of_a_grid_that_is_cut_are_over_its_own_tokens():
+    """By the mask that layers share: over the whole grid the corners would be left out by another, which is not kept."""
+    small, large = Grid(15, 15).disc(), Grid(60, 60).disc()
+    assert isinstance(Disc(3.0).pattern(small, small), WideDiscs)
+    assert isinstance(Disc(3.0).pattern(large, large), CutDiscs)
