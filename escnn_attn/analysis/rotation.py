@@ -29,11 +29,12 @@ def accuracy_by_angle(classifier: nn.Module, images: np.ndarray, labels: np.ndar
         pixel is interpolated, it is the equivariance error.
     """
     classifier.eval()
+    dtype = next((p.dtype for p in classifier.parameters() if p.is_floating_point()), torch.float32)
     truth, reference = torch.from_numpy(labels.astype(np.int64)), None
     results: dict[str, Any] = {"angles": ANGLES, "accuracy_by_angle": [], "unchanged_by_angle": [], "change_by_angle": []}
     for angle in ANGLES:
         rotated = rotate_images(images, np.full(len(images), angle), resolution)
-        logits = torch.cat([classifier(batch) for batch in to_input(rotated).split(256)])
+        logits = torch.cat([classifier(batch) for batch in to_input(rotated).to(dtype).split(256)])
         reference = logits if reference is None else reference
         found = logits.argmax(dim=1)
         results["accuracy_by_angle"].append(float((found == truth).float().mean()))

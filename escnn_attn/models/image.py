@@ -85,8 +85,8 @@ class ImageNetwork(SteerableNetwork):
 
         Raises:
             TypeError: if the factor is no integer, or the network has several resolutions.
-            ValueError: if it does not divide the last stride, that of a `SteerableConvolution` or `AntialiasedPooling`, or a layer attends to
-                a number of tokens (`KNearest`).
+            ValueError: if it does not divide the last stride, that of a `SteerableConvolution` or `AntialiasedPooling`, a layer attends to
+                a number of tokens (`KNearest`), or the stem attends after its last stride.
         """
         if any(isinstance(getattr(module, "neighborhood", None), KNearest) for module in self.modules()):
             raise ValueError("expected neighborhoods of a fixed size to refine tokens, such as Disc, got KNearest")
@@ -98,6 +98,11 @@ class ImageNetwork(SteerableNetwork):
         if not strided or last != windows_of(strided[-1]) or last[0].stride % factor:
             expected = "a factor that divides the last stride of the stem, of a SteerableConvolution or AntialiasedPooling"
             raise ValueError(f"expected {expected}, got factor={factor} and {self.stem}")
+        modules = list(finer.stem.modules())
+        if attends(nn.ModuleList(modules[modules.index(strided[-1]) :])):
+            raise ValueError(
+                f"expected a stem whose last stride follows its attention, got {self.stem}: it attends at the tokens that would be denser"
+            )
         strided[-1].stride //= factor
         finer.windows, finer.spacing = windows_of(finer.stem), self.spacing / factor
         vars(finer)["_made"] = "a network with refined tokens has no configuration: save the one that it was refined of"

@@ -105,8 +105,15 @@ class SteerableBatchNorm(PlanarModule):
     def forward_grid(self, x: Tensor) -> Tensor:
         """The norm on plain tensors (b, c, …)."""
         values = (x.flatten(2) if x.dim() > 2 else x[..., None]).to(torch.promote_types(x.dtype, torch.float32))
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # means in half precision would leave their rounding in what is centered
+            return self._normalized(values).to(x.dtype).reshape(x.shape)
+
+    def _normalized(self, values: Tensor) -> Tensor:
+        """The norm on numbers (b, c, t)."""
         basis, field = self.invariants.like(values), self.field.like(values)
-        measured = self.training and x.numel() > 0  # an empty batch has no statistics
+        measured = self.training and values.numel() > 0  # an empty batch has no statistics
         mean = self.running_mean.to(values.dtype)
         if measured:
             mean = self.coordinates.like(values) @ values.detach().mean(dim=(0, 2))
@@ -117,7 +124,7 @@ class SteerableBatchNorm(PlanarModule):
             self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
         scale = (self.weight * torch.rsqrt(variance + self.eps))[field]
         shift = basis @ self.bias.to(values.dtype)
-        return torch.addcmul(shift[:, None], centered, scale[:, None]).to(x.dtype).reshape(x.shape)
+        return torch.addcmul(shift[:, None], centered, scale[:, None])
 
     def _variance(self, centered: Tensor, field: Tensor) -> Tensor:
         """The mean square (fields,) over the components of each field, of (b, c, t)."""

@@ -59,7 +59,7 @@ def field_error(actual: Fields, expected: Fields, eps: float | None = None) -> f
     least = min(1.0, 7 * (torch.finfo(b.dtype).eps if eps is None else eps) ** 0.3)
     off, norms = _norms(a - b, expected), _norms(b, expected)
     errors = [x.norm(dim=dim) / _at_least(y.norm(dim=dim), least) for x, y, dim in ((off, norms, 0), (off, norms, 1))]
-    return max(*(float(error.max()) for error in errors), _position_error(actual, expected))
+    return float(np.max([*(float(error.max()) for error in errors), _position_error(actual, expected)]))  # NaN, where one is
 
 
 def _at_least(norms: Tensor, share: float) -> Tensor:
@@ -86,4 +86,4 @@ def _position_error(actual: Fields, expected: Fields) -> float:
     if actual.coords is None:
         raise AssertionError("expected an output with coords, got one without")
     spread = (expected.coords - expected.coords.mean(dim=0)).norm(dim=1).max()
-    return float((actual.coords - expected.coords).norm(dim=1).max() / spread)
+    return float((actual.coords - expected.coords).norm(dim=1).max() / spread.clamp(min=torch.finfo(spread.dtype).tiny))

@@ -137,16 +137,14 @@ class CloudPredictor(ArrayPredictor):
     @torch.no_grad()
     def predict(self, inputs: tuple[PointBatch, tuple[int, ...]]) -> Tensor:
         clouds, shape = inputs
-        found = torch.zeros(0)
+        found = torch.zeros(len(clouds.batch), self.module.model.out_type.size)
         for start in range(0, clouds.batch_size, self.batch_size):
             count = min(self.batch_size, clouds.batch_size - start)
             chosen = (clouds.batch >= start) & (clouds.batch < start + count)
             parts = clouds.features[chosen], clouds.coords[chosen], clouds.batch[chosen] - start
             features, coords, batch = (part.to(self.module.device) for part in parts)
-            some = self.module(PointBatch(features, coords, batch, count)).cpu()
-            found = found if len(found) else some.new_zeros(len(chosen), some.shape[1])
-            found[chosen] = some
-        return found.reshape(*shape, -1)
+            found[chosen] = self.module(PointBatch(features, coords, batch, count)).cpu()
+        return found.reshape(*shape, found.shape[1])
 
     @staticmethod
     def _batch(arrays: Mapping[str, np.ndarray], shape: torch.Size) -> Tensor:

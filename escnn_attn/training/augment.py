@@ -70,7 +70,7 @@ class RandomDeformation:
 
     def _draw(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Sampling positions (b, h, w, 2), in units of half the side, and which images (b,) are deformed."""
-        grid = F.affine_grid(self._matrices(images), list(images.shape), align_corners=False)
+        grid = _affine_grid(self._matrices(images), images)
         if self.elastic:
             grid = grid + self._displacements(images)
         return grid, torch.rand(len(images), device=images.device) < self.p
@@ -129,9 +129,14 @@ class TurnedAverage(nn.Module):
             angle = torch.tensor(index * math.pi / 2 / self.turns, device=images.device)
             rows = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).unflatten(0, (2, 2))
             matrices = F.pad(rows, (0, 1)).expand(len(images), 2, 3)
-            grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-            logits.append(self.classifier(_sampled(images, grid)))
+            logits.append(self.classifier(_sampled(images, _affine_grid(matrices, images))))
         return torch.stack(logits).log_softmax(dim=-1).logsumexp(dim=0) - math.log(self.turns)
+
+
+def _affine_grid(matrices: Tensor, images: Tensor) -> Tensor:
+    """Sampling positions (b, h, w, 2) of affine maps (b, 2, 3): half precision, in which autocast multiplies, is too coarse for pixels."""
+    with torch.autocast(images.device.type, enabled=False):
+        return F.affine_grid(matrices, list(images.shape), align_corners=False)
 
 
 def _sampled(images: Tensor, grid: Tensor) -> Tensor:

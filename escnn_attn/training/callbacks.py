@@ -64,25 +64,25 @@ class AveragedWeights(WeightAveraging):
 
 
 class SeedSteps(Callback):
-    """Seeds torch before each step: a resumed run repeats the random draws, such as dropout, of an uninterrupted run.
+    """Seeds torch before each batch: a resumed run repeats the random draws, such as dropout, of an uninterrupted run.
 
     Args:
-        seed: combined with the step and the rank of the process.
+        seed: combined with the number of the batch and the rank of the process.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        torch.manual_seed(hash((self.seed, trainer.global_step, trainer.global_rank)) % 2**63)
+        torch.manual_seed(hash((self.seed, trainer.fit_loop.total_batch_idx, trainer.global_rank)) % 2**63)
 
 
 class RequireFiniteLoss(Callback):
     """Ends a training whose loss is not finite, and names the first step at which it is not.
 
     Args:
-        every: steps from one look to the next where that waits for the device; on CPUs each step is looked at. The last
-            of an epoch is, so no checkpoint is written after a loss that is not finite.
+        every: steps from one look to the next where that waits for the device; on CPUs each step is looked at. All are before a
+            validation and at the end of an epoch, so no checkpoint is written after a loss that is not finite.
 
     Raises:
         FloatingPointError: that names step and epoch.
@@ -90,6 +90,7 @@ class RequireFiniteLoss(Callback):
 
     def __init__(self, every: int = 50) -> None:
         self.every = require_integer("every", every)
+        self._losses: list[Tensor] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._losses, self._steps = [], 1 if trainer.strategy.root_device.type == "cpu" else self.every
@@ -98,9 +99,21 @@ class RequireFiniteLoss(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._losses.append(outputs["loss"].detach())
-        if len(self._losses) < self._steps and not trainer.is_last_batch:
+        if len(self._losses) >= self._steps:
+            self._look(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._look(trainer)
+
+    def _look(self, trainer: pl.Trainer) -> None:
+        if not self._losses:
             return
-        losses, self._losses = torch.stack(self._losses).tolist(), []
+        # of all processes, so that all end where one finds a loss that is not finite
+        means = trainer.strategy.reduce(torch.stack(self._losses), reduce_op="mean")
+        losses, self._losses = means.tolist(), []
         wrong = [index for index, loss in enumerate(losses) if not math.isfinite(loss)]
         if wrong:
             step, epoch = trainer.fit_loop.total_batch_idx - len(losses) + 1 + wrong[0], trainer.current_epoch
@@ -114,31 +127,40 @@ class CudaGraph(Callback):
 
     A steerable network starts thousands of small kernels, and a GPU waits for the processor that starts them. Training batches
     have one shape; what waits for the GPU within the network cannot be recorded, as `escnn.nn.IIDBatchNorm2d` does: take
-    `SteerableBatchNorm`.
+    `SteerableBatchNorm`. Gradients cannot be accumulated, as each replay writes them in the same place.
 
     Raises:
-        ValueError: if training is not on a CUDA device.
+        ValueError: if training is not on a CUDA device, or accumulates gradients.
     """
 
     def __init__(self) -> None:
         self._recorded = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.accumulate_grad_batches != 1:
+            raise ValueError(f"expected accumulate_grad_batches=1 for CudaGraph, got {trainer.accumulate_grad_batches}")
         if stage == "fit" and trainer.strategy.root_device.type != "cuda":
             raise ValueError(f"expected a CUDA device for CudaGraph, got {trainer.strategy.root_device}: take trainer=gpu")
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self._recorded:
             return
+        buffers = [(buffer, buffer.clone()) for buffer in pl_module.model.buffers()]
         half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(trainer.precision))
         with torch.autocast("cuda", half, enabled=half is not None, cache_enabled=False):
             images = (pl_module.inputs(batch).clone(),)
             torch.cuda.make_graphed_callables(pl_module.model, images, allow_unused_input=True)
+        with torch.no_grad():
+            for buffer, before in buffers:  # recording runs the network, which averages statistics
+                buffer.copy_(before)
         self._recorded = True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         vars(pl_module.model).pop("forward", None)
         self._recorded = False
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self.on_train_end(trainer, pl_module)
 
 
 class EarlyStop(EarlyStopping):

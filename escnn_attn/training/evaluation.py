@@ -33,7 +33,7 @@ def evaluate(
     quiet: dict[str, Any] = {
         "logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False
     }  # fmt: skip
-    trainer = pl.Trainer(**quiet, callbacks=list(callbacks))
+    trainer = pl.Trainer(**quiet, devices=1, callbacks=list(callbacks))  # of several, samplers would repeat samples
     return {
         "name": name,
         "parameters": sum(p.numel() for p in module.parameters()),

@@ -8,6 +8,9 @@ from pytorch_lightning.callbacks.progress.rich_progress import CustomBarColumn, 
 
 from escnn_attn.training.module import metric_of
 
+#: batches from one shown loss to the next where it is on another device, whose work would be waited for
+EVERY = 20
+
 
 class CompactProgressBar(RichProgressBar):
     """A line for each epoch: batches, time, the loss of the last batch, the learning rate, and the metric on validation."""
@@ -19,11 +22,12 @@ class CompactProgressBar(RichProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.loss = outputs["loss"]
+        if trainer.strategy.root_device.type == "cpu" or batch_idx % EVERY == 0:
+            self.loss = float(outputs["loss"])
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        shown: dict[str, Any] = {"loss": float(self.loss)}
+        shown: dict[str, Any] = {"loss": self.loss}
         if trainer.optimizers:
             shown["rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         name, _ = metric_of(pl_module)

@@ -39,3 +39,9 @@ def test_rotation_at_a_higher_resolution_is_a_rotation_with_smaller_errors():
             rotate_images(there, np.full(8, -45), resolution)[:, 4:-4, 4:-4] - images[:8, 4:-4, 4:-4].astype(int)
         ).mean()
     assert back[8] < back[1]
+
+
+def test_networks_in_double_precision_take_images_of_theirs():
+    network = SteerableTransformer("C4", channels=2, depth=1).double()
+    images, labels = (part[:4] for part in Digits().upright_test_images())
+    assert len(accuracy_by_angle(network, images, labels)["accuracy_by_angle"]) == 24

@@ -103,3 +103,12 @@ def test_an_empty_batch_leaves_the_averages():
     assert norm(norm.in_type(torch.zeros(0, norm.in_type.size, 5, 5, dtype=torch.float64))).tensor.shape == (0, 6, 5, 5)
     assert torch.equal(norm.running_mean, before[0])
     assert torch.equal(norm.running_var, before[1])
+
+
+def test_statistics_are_those_of_single_precision_under_autocast():
+    t = field_type(planar_gspace("SO2"), scalars=1)
+    norm, x = SteerableBatchNorm(t), t(100.3 + torch.randn(4, 1, 9, 9))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = norm(x).tensor
+    assert out.mean().abs() < 1e-4
+    assert norm.running_mean.item() == pytest.approx(0.1 * x.tensor.mean().item(), rel=1e-5)

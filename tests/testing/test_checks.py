@@ -145,6 +145,13 @@ def test_rounding_where_a_scalar_crosses_zero_is_no_fault(dtype, tolerance):
     assert field_error(values + 30 * eps, values) < tolerance < field_error(values + 300 * eps, values)
 
 
+def test_positions_that_are_no_numbers_are_no_pass():
+    x, nowhere = torch.randn(5, TYPE.size), torch.full((5, 2), torch.nan)
+    assert np.isnan(field_error(TYPE(x, nowhere), TYPE(x, torch.randn(5, 2))))
+    alone = TYPE(x[:1], torch.randn(1, 2))
+    assert field_error(alone, alone) == 0
+
+
 def test_checking_no_element_is_not_a_pass():
     with pytest.raises(AssertionError, match="no element"):
         assert_equivariant(SteerableLinear(TYPE, TYPE), elements=[])

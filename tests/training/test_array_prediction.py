@@ -189,3 +189,10 @@ def test_predictors_take_modules_of_their_kind_and_help_names_the_arrays():
     assert not issubclass(CloudRegression, FieldRegression)
     for name in ("positions", "features", "batch", "fields", "predictions"):
         assert name in command.__doc__
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0)])
+def test_files_without_points_have_predictions_without_rows(clouds_checkpoint, shape):
+    predictor = CloudPredictor(load_module(clouds_checkpoint))
+    arrays = {"positions": np.zeros((*shape, 2)), "features": np.zeros((*shape, 3))}
+    assert predictor.predict(predictor.prepared(arrays)).shape == (*shape, 2)

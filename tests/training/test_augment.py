@@ -101,3 +101,14 @@ def test_probabilities_are_averaged_over_turned_copies():
     torch.testing.assert_close(TurnedAverage(blank, 4)(turned), TurnedAverage(blank, 4)(images), atol=1e-5, rtol=1e-4)
     with pytest.raises(ValueError, match="turns must be at least 1, got 0"):
         TurnedAverage(blank, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_of_a_training_does_not_move_the_pixels(dtype):
+    images = torch.rand(1, 1, 64, 64)
+    for turned in (RandomDeformation(degrees=180, p=1.0), TurnedAverage(nn.Flatten(), turns=3)):
+        torch.manual_seed(0)
+        expected = turned(images)
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype):
+            assert torch.equal(turned(images), expected)

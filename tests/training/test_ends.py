@@ -71,17 +71,22 @@ def test_a_loss_that_is_nan_is_named_at_its_step_and_recorded(tmp_path, capsys):
 
 def test_losses_on_gpus_are_read_once_in_a_while():
     seen = RequireFiniteLoss(every=3)
-    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda")), current_epoch=2, is_last_batch=False)
+    strategy = SimpleNamespace(root_device=torch.device("cuda"), reduce=lambda losses, **_: losses)
+    trainer = SimpleNamespace(strategy=strategy, current_epoch=2)
     seen.on_train_start(trainer, None)
-    for step, loss in enumerate([1.0, math.nan, 1.0, 2.0, math.inf]):
-        trainer.fit_loop, trainer.is_last_batch = SimpleNamespace(total_batch_idx=step), step == 4
-        if step in (2, 4):
-            with pytest.raises(
-                FloatingPointError, match=f"got {'nan' if step == 2 else 'inf'} at step {1 if step == 2 else 4}, in epoch 2"
-            ):
-                seen.on_train_batch_end(trainer, None, {"loss": torch.tensor(loss)}, None, step)
-        else:
-            seen.on_train_batch_end(trainer, None, {"loss": torch.tensor(loss)}, None, step)
+
+    def step(index, loss):
+        trainer.fit_loop = SimpleNamespace(total_batch_idx=index)
+        seen.on_train_batch_end(trainer, None, {"loss": torch.tensor(loss)}, None, index)
+
+    step(0, 1.0)
+    step(1, math.nan)
+    with pytest.raises(FloatingPointError, match="got nan at step 1, in epoch 2"):
+        step(2, 1.0)
+    step(3, 2.0)
+    step(4, math.inf)
+    with pytest.raises(FloatingPointError, match="got inf at step 4, in epoch 2"):
+        seen.on_train_epoch_end(trainer, None)
 
 
 def test_a_limit_of_time_says_so(tmp_path, capsys):
@@ -107,3 +112,30 @@ def test_the_report_of_a_profiler_is_shown_among_silenced_messages():
     with _quiet_lightning():
         assert logging.getLogger("pytorch_lightning.profilers.profiler").isEnabledFor(logging.INFO)
         assert not logging.getLogger("pytorch_lightning.trainer").isEnabledFor(logging.INFO)
+
+
+def test_losses_on_gpus_are_read_before_a_checkpoint(tmp_path, monkeypatch):
+    """A validation within an epoch, or a training that ends there, comes before the last batch of the epoch."""
+    monkeypatch.setattr(RequireFiniteLoss, "on_train_start", lambda seen, *_: setattr(seen, "_steps", 50))
+    for early in ("trainer.val_check_interval=1", "trainer.max_steps=5"):
+        folder = tmp_path / early.split("=")[0]
+        with pytest.raises(FloatingPointError, match="got nan at step 4, in epoch 1"):
+            run(folder, f"+callbacks.poison={{_target_: {HERE}.Poison}}", early)
+        assert not [path for path in folder.glob("checkpoints/*.ckpt") if path.name != "interrupted.ckpt" and poisoned(path)]
+
+
+def poisoned(path):
+    weights = torch.load(path, weights_only=False)["state_dict"]
+    return any(value.isnan().any() for value in weights.values() if value.is_floating_point())
+
+
+def test_a_loss_that_another_process_finds_is_seen_by_all():
+    seen, reduced = RequireFiniteLoss(), []
+    strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=lambda x, **_: reduced.append(x) or x * math.nan)
+    trainer = SimpleNamespace(
+        strategy=strategy, current_epoch=0, is_last_batch=False, fit_loop=SimpleNamespace(total_batch_idx=0)
+    )
+    seen.on_train_start(trainer, None)
+    with pytest.raises(FloatingPointError, match="step 0"):
+        seen.on_train_batch_end(trainer, None, {"loss": torch.tensor(1.0)}, None, 0)
+    assert len(reduced) == 1

@@ -44,12 +44,12 @@ class WideDiscs(Discs):
 
     def __init__(self, query: Domain, key: Domain, radius: float) -> None:
         super().__init__(query, key, radius)
-        self._mask: Tensor | None = None
+        self._masks: dict[int, Tensor] = {}
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
-        if self.keep is None and keepable() and self.x_query.shape[1] * self.x_key.shape[1] <= KEPT:
-            logits = add_terms(self._kept_mask(), self.key_logits(bias, self.x_query))
-            return attend(q, k, v, scale, None, repeat_keys(logits, copies))
+        if self.keep is None and keepable() and self.x_query.shape[1] * self.x_key.shape[1] * copies <= KEPT:
+            terms = repeat_keys(self.key_logits(bias, self.x_query), copies)
+            return attend(q, k, v, scale, None, add_terms(self._kept_mask(copies), terms))
 
         def of_band(part: Tensor, x: Tensor) -> Tensor:
             keep, logits = (repeat_keys(term, copies) for term in (self._near(x), self.key_logits(bias, x)))
@@ -62,12 +62,13 @@ class WideDiscs(Discs):
         out = [checkpoint(of_band, *band, use_reentrant=False) if again else of_band(*band) for band in bands]
         return torch.cat(out, dim=2)
 
-    def _kept_mask(self) -> Tensor:
+    def _kept_mask(self, copies: int) -> Tensor:
         """The mask as logits, which all layers share: torch would keep one made of booleans for each call."""
-        if self._mask is None:
-            near = self._near(self.x_query)
-            self._mask = self.x_key.new_zeros(near.shape).masked_fill_(~near, -torch.inf)
-        return self._mask
+        if copies not in self._masks:
+            with torch.inference_mode(False):  # or no later call could keep it for its gradient
+                near = repeat_keys(self._near(self.x_query), copies)
+                self._masks[copies] = torch.zeros_like(near, dtype=self.x_key.dtype).masked_fill_(~near, -torch.inf)
+        return self._masks[copies]
 
     def reached(self) -> Tensor | None:
         if self.keep is None:

@@ -100,7 +100,7 @@ class Tiles(Discs):
         self.height, self.width, self.spacing, _ = query.lattice
         self.key_height, self.key_width = self.height + 2 * margin, self.width + 2 * margin
         longest = max(self.height, self.width)
-        self.halo = min(int(radius / self.spacing), longest - 1)
+        self.halo = min(int(radius / self.spacing), longest - 1 + margin)
         self.side, self.cost = tile_side(self.height, self.width, self.halo)
         self.window = self.side + 2 * self.halo
         self.rows, self.columns = -(-self.height // self.side), -(-self.width // self.side)

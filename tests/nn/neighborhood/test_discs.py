@@ -92,3 +92,34 @@ def test_wide_discs_of_a_grid_that_is_cut_are_over_its_own_tokens():
     small, large = Grid(15, 15).disc(), Grid(60, 60).disc()
     assert isinstance(Disc(3.0).pattern(small, small), WideDiscs)
     assert isinstance(Disc(3.0).pattern(large, large), CutDiscs)
+
+
+@pytest.mark.parametrize(("query", "key", "radius"), [(2, 30, 5.0), (8, 40, 9.0), (3, 9, 2.0), (5, 5, 9.0)])
+def test_discs_of_a_small_grid_reach_into_a_larger_one(query, key, radius):
+    """The larger grid lies around the smaller one, and a disc may reach farther than the smaller is wide."""
+    pattern = Disc(radius).pattern(*(Grid(side, side, dtype=torch.float64) for side in (query, key)))
+    q, k, v = (torch.randn(1, 1, side**2, 4, dtype=torch.float64) for side in (query, key, key))
+    allowed = pattern.allowed()
+    logits = q @ k.mT if allowed is None else (q @ k.mT).masked_fill(~allowed, -torch.inf)
+    assert relative(pattern.attend(q, k, v, 1.0, lambda *_: None), logits.softmax(-1) @ v) < 1e-12
+
+
+def test_elements_share_the_mask_of_wide_discs():
+    """The keys of all elements of a group at a token are under one mask, which is made once."""
+    grid = Grid(9, 8)
+    pattern, q = WideDiscs(grid, grid, 5.0), torch.randn(1, 1, 72, 6, requires_grad=True)
+    keys = torch.randn(1, 1, 144, 6, requires_grad=True)
+    found = []
+    for _ in range(2):
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: found.append(x) or x, lambda x: x):
+            pattern.attend(q, keys, keys, 0.3, lambda *_: None, copies=2)
+    assert len({x.data_ptr() for x in found if x.dim() == 4 and x.shape[3] == 144 and x.shape[2] == 72}) == 1
+
+
+def test_a_mask_made_in_inference_mode_serves_training():
+    grid, (q, k, v) = Grid(9, 8), (torch.randn(1, 1, 72, 6, requires_grad=True) for _ in range(3))
+    pattern = WideDiscs(grid, grid, 5.0)
+    with torch.inference_mode():
+        pattern.attend(q, k, v, 0.3, lambda *_: None)
+    pattern.attend(q, k, v, 0.3, lambda *_: None).sum().backward()
+    assert q.grad is not None
