@@ -61,7 +61,7 @@ def test_figures_of_time_and_memory_are_those_of_the_records():
         for name, rows in json.loads((RESULTS / "growth.json").read_text())["growth"].items()
     }
     (small, large), memory = (1024, 16384), growth["block"]
-    assert f"{memory[small] / 2**20:.0f} to {memory[large] / 2**20:.0f} MB" in figures("**Linear memory**")
+    assert f"{memory[small] / 2**20:.0f} to {memory[large] / 2**20:.0f} MB" in figures("**No memory of tokens²**")
 
 
 def test_accuracies_are_those_of_the_records():
