@@ -1,4 +1,4 @@
-"""Outputs are those of version 0.1: every third number of each case was stored before the package was rearranged."""
+"""Outputs are those of version 0.1, or of weights trained since, when they were added: every third number of each case is stored."""
 
 from pathlib import Path
 

@@ -73,7 +73,7 @@ def test_models_of_images_instantiate(model):
 
 def test_an_experiment_overrides_the_defaults_and_the_command_line_an_experiment():
     config = composed("experiment=rotmnist", "angle_images=7", "name=rotmnist")
-    assert (config.name, config.model.channels, config.data.batch_size) == ("rotmnist", 32, 64)
+    assert (config.name, config.model.channels, config.data.batch_size) == ("rotmnist", 20, 64)
     assert config.module.label_smoothing == 0.1
     assert config.angle_images == 7
 
