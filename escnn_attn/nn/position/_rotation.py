@@ -102,10 +102,10 @@ def rotations(
         heads_per_group: number of heads of each group.
         x: positions (b or 1, t, 2).
     """
-    size, ends = _block_size(pairs), np.cumsum(heads_per_group).tolist()
-    made = []
-    for of_group, end, heads in zip(waves, ends, heads_per_group, strict=True):
+    size, end, made = _block_size(pairs), 0, []
+    for of_group, heads in zip(waves, heads_per_group, strict=True):
         blocks = (of_group[start : start + size] for start in range(0, pairs, size))
+        end += heads  # in Python: exports do not know numbers of numpy
         made.append(Rotation(slice(end - heads, end), tuple(_block(functions, size, tuple(block), x) for block in blocks)))
     return tuple(made)
 
