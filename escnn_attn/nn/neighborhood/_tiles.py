@@ -1,5 +1,6 @@
 """Attention to discs on a grid, tile by tile."""
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -18,7 +19,7 @@ from escnn_attn.tokens import Domain, Grid, Lattice, positions_tensor
 def disc_pattern(query: Domain, key: Domain, radius: float) -> AttentionPattern:
     """Attention to discs of a radius on one grid: by tiles, or by a mask over all pairs for discs of the order of the grid."""
     tiles = CutDiscs(query, key, radius) if isinstance(query, Grid) and query.cut else Tiles(query, key, radius)
-    return tiles if 4 * tiles.cost < 3 * query.num_tokens * key.num_tokens else WideDiscs(query, key, radius)
+    return tiles if 4 * tiles.cost < 3 * tiles.pairs else WideDiscs(query, key, radius)
 
 
 def margin_of(query: Lattice | None, key: Lattice | None) -> int | None:
@@ -65,7 +66,8 @@ class CutDiscs(AttentionPattern):
         assert query.index is not None
         self.index, self.tokens, self.distance = query.index, query.height * query.width, radius
         self.whole = Tiles(query.whole(), key.whole(), radius)
-        self.cost = self.whole.cost
+        # not by the numbers of tokens, which compilers keep open
+        self.cost, self.pairs = self.whole.cost, (math.pi / 4 * min(query.height, query.width) ** 2) ** 2
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, bias: BiasFn, copies: int = 1) -> Tensor:
         queries, keys, values = self._placed(q, 1), self._placed(k, copies), self._placed(v, copies)
@@ -102,6 +104,7 @@ class Tiles(Discs):
         longest = max(self.height, self.width)
         self.halo = min(int(radius / self.spacing), longest - 1 + margin)
         self.side, self.cost = tile_side(self.height, self.width, self.halo)
+        self.pairs = self.height * self.width * self.key_height * self.key_width
         self.window = self.side + 2 * self.halo
         self.rows, self.columns = -(-self.height // self.side), -(-self.width // self.side)
         self._disc: Tensor | None = None
