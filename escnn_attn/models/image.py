@@ -93,16 +93,12 @@ class ImageNetwork(SteerableNetwork):
         if not isinstance(self.blocks, SteerableStack):
             raise TypeError(f"expected a network of one resolution to refine tokens, got a {type(self).__name__}")
         finer = copy.deepcopy(self).eval()
-        strided = [module for module in finer.stem.modules() if isinstance(module, SteerableConvolution | AntialiasedPooling)]
-        factor, last = require_integer("factor", factor), windows_of(finer.stem)[-1:]
-        if not strided or last != windows_of(strided[-1]) or last[0].stride % factor:
-            expected = "a factor that divides the last stride of the stem, of a SteerableConvolution or AntialiasedPooling"
-            raise ValueError(f"expected {expected}, got factor={factor} and {self.stem}")
-        modules = list(finer.stem.modules())
-        if attends(nn.ModuleList(modules[modules.index(strided[-1]) :])):
-            raise ValueError(
-                f"expected a stem whose last stride follows its attention, got {self.stem}: it attends at the tokens that would be denser"
-            )
+        factor, last, modules = require_integer("factor", factor), windows_of(finer.stem)[-1:], list(finer.stem.modules())
+        strided = [module for module in modules if isinstance(module, SteerableConvolution | AntialiasedPooling)]
+        behind = nn.ModuleList(modules[modules.index(strided[-1]) :] if strided else [])  # at the tokens that become denser
+        if not strided or last != windows_of(strided[-1]) or last[0].stride % factor or attends(behind):
+            part = "the last stride of the stem, of a SteerableConvolution or AntialiasedPooling with no attention behind it"
+            raise ValueError(f"expected a factor that divides {part}, got factor={factor} and {self.stem}")
         strided[-1].stride //= factor
         finer.windows, finer.spacing = windows_of(finer.stem), self.spacing / factor
         vars(finer)["_made"] = "a network with refined tokens has no configuration: save the one that it was refined of"

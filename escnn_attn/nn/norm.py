@@ -105,9 +105,8 @@ class SteerableBatchNorm(PlanarModule):
     def forward_grid(self, x: Tensor) -> Tensor:
         """The norm on plain tensors (b, c, …)."""
         values = (x.flatten(2) if x.dim() > 2 else x[..., None]).to(torch.promote_types(x.dtype, torch.float32))
-        with torch.autocast(
-            x.device.type, enabled=False
-        ):  # means in half precision would leave their rounding in what is centered
+        # means in half precision would leave their rounding in what is centered
+        with torch.autocast(x.device.type, enabled=False):
             return self._normalized(values).to(x.dtype).reshape(x.shape)
 
     def _normalized(self, values: Tensor) -> Tensor:

@@ -120,5 +120,5 @@ def test_networks_that_cannot_be_refined():
 def test_attention_between_the_last_stride_and_the_tokens_is_refused():
     """It would see its tokens twice as far apart as they were in training."""
     network = small_model("C4", stem=partial(lifting_stem, strides=(4, 1)))
-    with pytest.raises(ValueError, match="attends at the tokens that would be denser"):
+    with pytest.raises(ValueError, match="no attention behind it"):
         network.refined()

@@ -18,7 +18,10 @@ from escnn_attn.tokens import Domain, Grid, Lattice, positions_tensor
 
 def disc_pattern(query: Domain, key: Domain, radius: float) -> AttentionPattern:
     """Attention to discs of a radius on one grid: by tiles, or by a mask over all pairs for discs of the order of the grid."""
-    tiles = CutDiscs(query, key, radius) if isinstance(query, Grid) and query.cut else Tiles(query, key, radius)
+    if isinstance(query, Grid) and isinstance(key, Grid) and query.cut:
+        tiles = CutDiscs(query, key, radius)
+    else:
+        tiles = Tiles(query, key, radius)
     return tiles if 4 * tiles.cost < 3 * tiles.pairs else WideDiscs(query, key, radius)
 
 
@@ -60,9 +63,8 @@ class CutDiscs(AttentionPattern):
         radius: of the discs, in the units of the positions.
     """
 
-    def __init__(self, query: Grid, key: Domain, radius: float) -> None:
+    def __init__(self, query: Grid, key: Grid, radius: float) -> None:
         super().__init__(query, key)
-        assert isinstance(key, Grid)
         assert query.index is not None
         self.index, self.tokens, self.distance = query.index, query.height * query.width, radius
         self.whole = Tiles(query.whole(), key.whole(), radius)
