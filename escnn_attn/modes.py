@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from functools import wraps
+from types import SimpleNamespace
 from typing import TypeVar
 
 import torch
@@ -49,18 +50,40 @@ def constant_result(function: Callable[..., R]) -> Callable[..., R]:
     return function
 
 
+#: functions without arguments, each of which gives one constant of a compiled graph, by their names
+_constants = SimpleNamespace()
+
+
 def fixed(function: Callable[..., R]) -> Callable[..., R]:
     """Lets compilers take the results of a function of plain numbers, which may be tensors, for constants, without a look inside."""
+    names: dict[tuple, str] = {}
 
-    @constant_result
-    def call(arguments: tuple) -> R:  # in one tuple, as named tuples alone would arrive empty
-        return function(*arguments)
+    def name_of(arguments: tuple) -> str:  # in one tuple, as named tuples alone would arrive empty
+        if arguments not in names:
+            names[arguments] = name = f"constant_{len(vars(_constants))}"
+            result = function(*arguments)
+            setattr(_constants, name, _constant(name, result))
+        return names[arguments]
+
+    name_of = constant_result(name_of)
 
     @wraps(function)
     def called(*arguments: object) -> R:
-        return call(arguments)
+        if torch.compiler.is_dynamo_compiling():
+            return getattr(_constants, name_of(arguments))()
+        return function(*arguments)
 
     return called
+
+
+def _constant(name: str, result: R) -> Callable[[], R]:
+    """A function that gives `result`, under a name that compilers see nowhere else: to them equal names are equal tensors."""
+
+    def call() -> R:
+        return result
+
+    call.__code__ = call.__code__.replace(co_name=name)
+    return constant_result(call)
 
 
 def plain_number(size: int) -> int:

@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from escnn_attn import Disc, KNearest, RadialBias, SteerableStack, fourier_type, planar_gspace, steerable_block
+from escnn_attn import (
+    Disc,
+    KNearest,
+    RadialBias,
+    SteerableSelfAttention,
+    SteerableStack,
+    SteerableTransformer,
+    fourier_type,
+    planar_gspace,
+    steerable_block,
+)
 from tests.helpers import relative, small_model
 
 SMALL = fourier_type(planar_gspace("SO2"), 2, 1)
@@ -109,6 +119,27 @@ def test_a_compiled_block_is_one_graph_for_each_size(neighborhood):
         assert relative(compiled(block.in_type(x.tensor[:1])).tensor, block(x).tensor[:1]) < 1e-5
         assert counter.frame_count >= number + 1
     assert counter.frame_count <= 4  # a size, and a batch of one, which compilers treat apart
+
+
+def test_compilers_take_each_constant_for_itself():
+    """Positions and numbers of samples are constants of a graph, which compilers, but not the backend "eager", tell apart by name."""
+    attention = SteerableSelfAttention(fourier_type(SMALL.gspace, 8, 2), num_heads=2)
+    compiled = torch.compile(attention, backend="aot_eager", fullgraph=True)
+    for side in (5, 6):
+        x = attention.in_type(images(side, attention.in_type.size))
+        assert relative(compiled(x).tensor, attention(x).tensor) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, about itself
+def test_a_translated_network_gives_the_eager_results():
+    model = SteerableTransformer("SO2", channels=8, max_frequency=2, depth=2, block=partial(steerable_block, num_heads=2))
+    compiled = torch.compile(model, fullgraph=True)
+    for x in (images(17, 1), images(13, 1)):
+        found, expected = compiled(x), model(x)
+        assert relative(found, expected) < 1e-5
+    grads = [torch.autograd.grad(out.square().sum(), list(model.parameters())) for out in (found, expected)]
+    assert all(relative(a, b) < 1e-4 for a, b in zip(*grads, strict=True))
 
 
 @pytest.mark.slow
