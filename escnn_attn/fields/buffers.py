@@ -36,10 +36,11 @@ class ExactBuffer(nn.Module):
         return self._exact.shape
 
     def like(self, x: Tensor) -> Tensor:
-        """The array on the device of a tensor, and of its dtype unless it is one of integers."""
+        """The array on the device of a tensor, and of its dtype with all digits unless it is one of integers."""
         value = self.value
-        if value.device != x.device:
-            value = self._on(x.device, value.dtype)
+        wider = torch.promote_types(value.dtype, x.dtype) if value.is_floating_point() else value.dtype
+        if value.device != x.device or value.dtype != wider:
+            value = self._on(x.device, wider)
             if keepable():
                 self.value = value
         return value.to(x.dtype) if value.is_floating_point() else value

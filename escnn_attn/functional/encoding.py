@@ -170,7 +170,8 @@ def _turn(x: Tensor, rotation: Rotation, out: Tensor, back: bool = False) -> Non
         if x.dtype == block.phase.dtype:
             torch.mul(_complex(samples), phase, out=_complex(to))
         else:
-            to.copy_(torch.view_as_real(_complex(samples.to(block.phase.dtype)) * phase).flatten(-2))
+            wide = samples.to(torch.promote_types(x.dtype, block.phase.dtype))
+            to.copy_(torch.view_as_real(_complex(wide) * phase).flatten(-2))
         if out is not x:
             out.narrow(-1, start + count, width - count).copy_(x.narrow(-1, start + count, width - count))
         start += width
@@ -213,7 +214,7 @@ def _decoded(encoded: Sequence[Tensor], rotations: Rotations, turned: Sequence[b
 def _times(values: Tensor, phase: Tensor, sign: int) -> Tensor:
     """Values (h, b, t, w) with their samples times the phases (b or 1, t, n, 2), or the conjugate of these."""
     samples, others = values.split([2 * phase.shape[-2], values.shape[-1] - 2 * phase.shape[-2]], dim=-1)
-    (cos, sin), wide = phase.unbind(-1), samples.to(phase.dtype)
+    (cos, sin), wide = phase.unbind(-1), samples.to(torch.promote_types(samples.dtype, phase.dtype))
     re, im = wide.reshape(*wide.shape[:-1], phase.shape[-2], 2).unbind(-1)
     turned = torch.stack([re * cos - sign * im * sin, im * cos + sign * re * sin], dim=-1)
     return torch.cat([turned.reshape(samples.shape).to(values.dtype), others], dim=-1)

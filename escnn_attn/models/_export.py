@@ -105,7 +105,7 @@ class PlainPooling(nn.Module):
 
 
 class PlainFields(nn.Module):
-    """Fields (b, c, height, width) of the tokens of a grid, or (b, points, c) of padded clouds."""
+    """Fields (b, c, height, width) of the tokens of a grid, or (b, points, c) of padded clouds; zero for padding."""
 
     linear: SteerableLinear
 
@@ -114,5 +114,4 @@ class PlainFields(nn.Module):
         self.linear = linear
 
     def forward(self, tokens: Tokens) -> Tensor:
-        features = self.linear(tokens).features
-        return tokens.domain.unpad(self.linear.out_layout.merge(features))
+        return self.linear(tokens).plain(self.linear.out_layout)

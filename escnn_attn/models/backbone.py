@@ -206,10 +206,19 @@ class SteerableBackbone(LogitReadout, PyramidNetwork):
         """The features of the last stage, after the final norm."""
         return self.forward_intermediates(x, [], **options)[0]
 
-    def forward_head(self, x: GeometricTensor) -> Tensor:
-        """Logits of what `forward_features` gives."""
-        grid = domain_of(require_input(x, self.blocks.out_type, self))
-        assert isinstance(grid, Grid)
+    def forward_head(self, x: GeometricTensor, **options: Unpack[DomainOptions]) -> Tensor:
+        """Logits of what `forward_features` gives.
+
+        Args:
+            x: features at the tokens of the last stage.
+            **options: those of `TokenModule.forward`, such as a mask, at these tokens.
+
+        Raises:
+            TypeError: if x is not a grid of fields of the last stage.
+        """
+        grid = domain_of(require_input(x, self.blocks.out_type, self), **options)
+        if not isinstance(grid, Grid):
+            raise TypeError(f"expected features on a grid, got those of {type(grid).__name__}")
         return self.readout(self.pool(Tokens.on(grid.disc() if self.disc else grid, x.tensor, self.blocks.layouts[-1])))
 
     def reset_classifier(self, num_classes: int) -> None:
@@ -217,6 +226,7 @@ class SteerableBackbone(LogitReadout, PyramidNetwork):
         like = next(self.pool.parameters(), next(self.parameters()))
         self.make_readout(num_classes, least=0)
         self.to(dtype=like.dtype, device=like.device)
+        self.reconfigure(num_classes=num_classes)
 
     def _indices(self, indices: int | Sequence[int] | None) -> list[int]:
         count = len(self.blocks.types)

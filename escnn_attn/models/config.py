@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
+from numbers import Integral, Real
 from pkgutil import resolve_name
 from types import FunctionType
 from typing import Any
@@ -114,6 +115,8 @@ def described(value: Any, name: str = "value") -> Any:
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
+    if isinstance(value, Integral | Real):  # of numpy
+        return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, Mapping):
         return {str(key): described(item, f"{name}.{key}") for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):

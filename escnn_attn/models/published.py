@@ -1,5 +1,6 @@
 """Networks that are saved with what they were made of, and loaded again, from a folder or from the Hugging Face Hub."""
 
+import copy
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,7 +51,13 @@ class PretrainedNetwork(nn.Module):
         made = self.__dict__["_made"]
         if isinstance(made, str):
             raise TypeError(made)
-        return made
+        return copy.deepcopy(made)
+
+    def reconfigure(self, **arguments: Any) -> None:
+        """Notes arguments that the network would now have to be made with, as plain data: for methods that change it."""
+        made = self.__dict__["_made"]
+        if not isinstance(made, str):
+            self.__dict__["_made"] = {**made, **arguments}
 
     @classmethod
     def from_pretrained(

@@ -177,5 +177,7 @@ def _spaced(x: GeometricTensor, spacing: float, **options: Unpack[DomainOptions]
         return domain_of(x, **options)  # which refuses the cell of a grid
     if x.coords is not None or options.get("batch") is not None:
         raise ValueError(f"expected a spacing for a grid alone, as points have coords instead, got {spacing}")
+    if options.get("batch_size") not in (None, x.shape[0]):
+        raise ValueError(f"batch_size is {options.get('batch_size')}, but this grid has {x.shape[0]} samples")
     parts = {name: options.get(name) for name in ("mask", "quadrature_weights")}
     return grid_of(x.tensor, spacing=spacing, **parts, periodic=options.get("periodic", False))

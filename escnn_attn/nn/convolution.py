@@ -15,7 +15,7 @@ from escnn_attn.compat import kept_filter, plain_indices
 from escnn_attn.fields import require_planar
 from escnn_attn.nn._kernels import deviations, follow_stored, kernel_expansion, resampled
 from escnn_attn.testing import check_equivariance
-from escnn_attn.tokens import require_input
+from escnn_attn.tokens import require_grid
 
 PADDING_MODES = ("zeros", "circular")
 
@@ -105,7 +105,7 @@ class SteerableConvolution(escnn.nn.R2Conv):
         vars(self).pop("_kept", None)
 
     def forward(self, input: GeometricTensor) -> GeometricTensor:
-        return GeometricTensor(self.forward_grid(require_input(input, self.in_type, self).tensor), self.out_type)
+        return GeometricTensor(self.forward_grid(require_grid(input, self.in_type, self)), self.out_type)
 
     def forward_grid(self, x: Tensor) -> Tensor:
         """The convolution of plain tensors (b, c, height, width), without any type."""

@@ -1,17 +1,21 @@
 """Fields on coarser and on finer grids about the same center, whatever the side."""
 
+from typing import Any, TypeVar
+
 import numpy as np
 import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 
-from escnn_attn.arguments import require_choice, require_integer, require_positive
+from escnn_attn.arguments import require_choice, require_integer, require_items, require_positive
 from escnn_attn.fields import ExactBuffer
 from escnn_attn.modes import kept_open, plain_number
 from escnn_attn.nn.convolution import PADDING_MODES, SteerableConvolution, convolve, kernel_number
 from escnn_attn.nn.modules import PlanarModule, TokenModule
-from escnn_attn.tokens import Grid, Lattice, Tokens, constants, lattice_positions, require_input
+from escnn_attn.tokens import Grid, Lattice, Tokens, constants, lattice_positions, require_grid
 from escnn_attn.tokens.windows import coarse_grid
+
+Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 class AntialiasedPooling(PlanarModule):
@@ -54,7 +58,7 @@ class AntialiasedPooling(PlanarModule):
             self.add_module(f"kernel_{number}", ExactBuffer(_gaussian(*shape, self.sigma)))
 
     def forward(self, x: GeometricTensor) -> GeometricTensor:
-        return GeometricTensor(self.forward_grid(require_input(x, self.in_type, self).tensor), self.out_type)
+        return GeometricTensor(self.forward_grid(require_grid(x, self.in_type, self)), self.out_type)
 
     def forward_grid(self, x: Tensor) -> Tensor:
         """The means of plain tensors (b, c, height, width), without any type."""
@@ -108,7 +112,10 @@ class Upsampling(PlanarModule):
 
     def forward(self, x: GeometricTensor, size: tuple[int, int] | None = None) -> GeometricTensor:
         """Upsamples to a size (height, width); None for `scale` times that of `x`."""
-        return GeometricTensor(self.forward_grid(require_input(x, self.in_type, self).tensor, size), self.out_type)
+        if size is not None and not torch.compiler.is_compiling():
+            for side in require_items("size", size, 2):
+                require_integer("size", side)
+        return GeometricTensor(self.forward_grid(require_grid(x, self.in_type, self), size), self.out_type)
 
     def forward_grid(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """The interpolation of plain tensors (b, c, height, width), without any type."""
@@ -120,10 +127,12 @@ class Upsampling(PlanarModule):
     def _weights(self, pixels: int, tokens: int, x: Tensor) -> Tensor:
         """Weights (pixels, tokens), of the dtype and on the device of x."""
         sides = (pixels, tokens)
+        periodic = self.padding_mode == "circular"
         if kept_open(*sides):
-            return interpolation(*sides, self.scale, self.padding_mode == "circular", x.device).to(x.dtype)
+            places = [torch.arange(side, dtype=torch.float64, device=x.device) for side in sides]
+            return interpolation(places[0], places[1], self.scale, periodic).to(x.dtype)
         sides = (plain_number(side) for side in sides)
-        return _kept_interpolation(*sides, self.scale, self.padding_mode == "circular", dtype=x.dtype, device=x.device)
+        return _kept_interpolation(*sides, self.scale, periodic, dtype=x.dtype, device=x.device)
 
     def evaluate_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         batch, channels, *sides = super().evaluate_output_shape(input_shape)
@@ -183,24 +192,28 @@ class PatchMerging(TokenModule):
 
 def _gaussian(rows: int, columns: int, sigma: float) -> np.ndarray:
     squared = np.square(lattice_positions(Lattice(rows, columns))).sum(axis=1)
-    weights = np.exp(-squared / (2 * sigma**2)).reshape(1, 1, rows, columns)
+    weights = np.exp((squared.min() - squared) / (2 * sigma**2)).reshape(1, 1, rows, columns)
     return weights / weights.sum()
 
 
-def interpolation(pixels: int, tokens: int, scale: int, periodic: bool, device: torch.device | str | None = None) -> Tensor:
-    """Weights (pixels, tokens) of cubic interpolation at pixels, between tokens that are `scale` pixels apart, float64."""
-    token, pixel = torch.arange(-2, tokens + 2, device=device), torch.arange(pixels, device=device).double()
-    at = (pixel - (pixels - 1) / 2) / scale + (tokens - 1) / 2
-    weights = _cubic((at[:, None] - token).abs())
-    beyond = token % tokens if periodic else token.clamp(0, tokens - 1)
-    return weights.new_zeros(pixels, tokens).index_add(1, beyond, weights)
+def interpolation(pixels: Array, tokens: Array, scale: int, periodic: bool) -> Array:
+    """Weights (pixels, tokens) of cubic interpolation at pixels, between tokens that are `scale` pixels apart, both numbered from 0."""
+    at: Any = (pixels - (pixels.shape[0] - 1) / 2) / scale + (tokens.shape[0] - 1) / 2
+    weights: Any = 0.0
+    for shift in (-1, 0, 1, 2):
+        near: Any = at // 1 + shift
+        token = near % tokens.shape[0] if periodic else near.clip(0, tokens.shape[0] - 1)
+        weights = weights + _cubic(abs(at - near))[:, None] * (token[:, None] == tokens)
+    return weights
 
 
-def _cubic(distance: Tensor) -> Tensor:
+def _cubic(distance: Any) -> Any:
     """The kernel of cubic convolution with a = −1/2."""
-    near = (1.5 * distance - 2.5) * distance.square() + 1
+    near = (1.5 * distance - 2.5) * distance**2 + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    return near.where(distance <= 1, far.where(distance < 2, 0))
+    return near * (distance <= 1) + far * ((distance > 1) & (distance < 2))
 
 
-_kept_interpolation = constants(lambda *numbers: interpolation(*numbers).numpy())
+_kept_interpolation = constants(
+    lambda pixels, tokens, *options: interpolation(np.arange(float(pixels)), np.arange(float(tokens)), *options)
+)

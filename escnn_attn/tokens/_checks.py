@@ -5,6 +5,7 @@ from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor, nn
 
 from escnn_attn.arguments import require_integer
+from escnn_attn.modes import readable
 
 
 def require_type(x: object, expected: FieldType) -> GeometricTensor:
@@ -21,6 +22,14 @@ def require_input(x: object, expected: FieldType, module: nn.Module) -> Geometri
     geometric = require_type(x, expected)
     require_dtype(geometric.tensor, module)
     return geometric
+
+
+def require_grid(x: object, expected: FieldType, module: nn.Module) -> Tensor:
+    """The tensor (b, c, height, width) of what `require_input` lets pass; a TypeError for points."""
+    geometric = require_input(x, expected, module)
+    if geometric.coords is not None:
+        raise TypeError(f"expected a grid (b, c, height, width) for the {type(module).__name__}, got points with coords")
+    return geometric.tensor
 
 
 def require_dtype(x: Tensor, module: nn.Module) -> None:
@@ -59,7 +68,7 @@ def require_weights(weights: Tensor, shape: tuple[int, ...], mask: Tensor | None
         )
     if mask is not None:
         weights = weights.masked_fill(~mask, 0)
-    if not (torch.isfinite(weights) & (weights >= 0)).all():
+    if readable(weights) and not (torch.isfinite(weights) & (weights >= 0)).all():
         raise ValueError(
             f"expected finite quadrature_weights that are not negative, got {float(weights.min())} to {float(weights.max())}"
         )

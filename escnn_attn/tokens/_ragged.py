@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from escnn.nn import GeometricTensor
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from escnn_attn.modes import readable
@@ -38,35 +38,51 @@ class Part(NamedTuple):
 def in_similar_sizes(forward: Call) -> Call:
     """A `forward` of (x, **options) that takes clouds of very different sizes apart; its result is one of points or of clouds.
 
-    Attention along an `edge_index` stays in one piece.
+    Attention along an `edge_index` stays in one piece, and so does what averages over the batch: norms in training.
     """
 
     @wraps(forward)
     def apart(module: Any, x: Any, **options: Unpack[DomainOptions]) -> Any:
         parts = _parts(x, **options)
-        if len(parts) < 2:
+        if len(parts) < 2 or _averages(module):
             return forward(module, x, **options)
         return _together(parts, [forward(module, part.x, **part.options) for part in parts])
 
     return apart  # pyright: ignore[reportReturnType]
 
 
+def _averages(module: nn.Module) -> bool:
+    """Whether a module keeps running averages over the batch, and is in training."""
+    return any(
+        part.training and any("running_" in name for name, _ in part.named_buffers(recurse=False)) for part in module.modules()
+    )
+
+
 def _parts(x: object, **options: Unpack[DomainOptions]) -> list[Part]:
-    """Parts of clouds whose sizes have the same power of two, or none."""
+    """Parts of clouds whose sizes have the same power of two; none also where an argument is for the domain to refuse."""
     batch = options.get("batch")
+    if not options.keys() <= DomainOptions.__annotations__.keys():
+        return []
     if not isinstance(x, GeometricTensor) or x.coords is None or not isinstance(batch, Tensor):
         return []
     require_batch_size(options.get("batch_size"), len(batch))
     if options.get("edge_index") is not None or batch.shape != x.tensor.shape[:1] or not readable(batch):
         return []
-    if batch.dtype != torch.long or not batch.numel():
+    of_points = [value for value in (options.get("mask"), options.get("quadrature_weights")) if value is not None]
+    if (
+        batch.dtype != torch.long
+        or not batch.numel()
+        or any(getattr(value, "shape", None) != batch.shape for value in of_points)
+    ):
         return []
     low, high = torch.stack(batch.aminmax()).tolist()
-    if low < 0 or high > len(batch):  # for the domain to refuse, or of many empty clouds
+    batch_size = options.get("batch_size")
+    count = high + 1 if batch_size is None else batch_size
+    if low < 0 or high >= count or high > len(batch):  # the last one of many empty clouds
         return []
-    if max(high + 1, options.get("batch_size") or 0) * len(batch) <= FEW_PLACES:
+    if count * len(batch) <= FEW_PLACES:
         return []
-    counts = torch.bincount(batch, minlength=options.get("batch_size") or 0)
+    counts = torch.bincount(batch, minlength=count)
     if len(counts) * int(counts.max()) <= max(FEW_PLACES, 2 * len(batch)):
         return []
     scale = counts.clamp(min=1).log2().ceil()

@@ -27,6 +27,7 @@ class Clouds(Domain):
         cell: width and height of a rectangle that the plane repeats, the same for all clouds: points at its opposite borders are
             near to each other. Coords may be anywhere, and `positions` are in the cell about the origin; None for a plane that
             does not repeat.
+        dtype: of the features, whose digits the positions have too; None for that of the coords.
 
     Raises:
         TypeError: if an argument is not a tensor, `batch_size` no integer, or `cell` no numbers.
@@ -52,6 +53,7 @@ class Clouds(Domain):
         quadrature_weights: Tensor | None = None,
         edge_index: Tensor | None = None,
         cell: Sequence[float] | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         if require_tensor(coords, "coords").dim() != 2 or coords.shape[1] != 2 or not coords.is_floating_point():
             raise ValueError(f"expected floating-point coords (points, 2), got {tuple(coords.shape)} of {coords.dtype}")
@@ -64,7 +66,7 @@ class Clouds(Domain):
         elif require_batch_size(batch_size, len(coords)) not in (None, 1):
             raise ValueError(f"batch_size is {batch_size}, but there is no batch to tell the clouds apart")
         self.batch_size = num_clouds
-        positions = coords.to(position_dtype(coords.dtype))
+        positions = coords.to(position_dtype(coords.dtype if dtype is None else torch.promote_types(coords.dtype, dtype)))
         if mask is not None:
             positions = positions.masked_fill(~require_mask(mask, coords.shape[:1])[:, None], 0)
         if readable(positions) and not torch.isfinite(positions.square()).all():

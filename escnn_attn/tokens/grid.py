@@ -67,7 +67,7 @@ class Grid(Domain):
         #: indices of the pixels that are tokens, row by row; None for all
         self.index: Tensor | None = None
         lattice, shape = Lattice(height, width, spacing), (batch_size, height, width)
-        positions = self._positions(lattice, dtype=dtype, device=device)[None]
+        positions = self._positions(lattice, dtype=dtype, device=device)[None].clone()  # others are made of the kept ones
         mask = None if mask is None else require_mask(mask, shape)
         if quadrature_weights is not None:
             quadrature_weights = require_weights(quadrature_weights, shape, mask).flatten(1)

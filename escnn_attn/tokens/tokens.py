@@ -94,7 +94,7 @@ def domain_of(
         if require_flag("periodic", periodic):
             raise ValueError("periodic is for grids, but this tensor has coords: give the cell=(width, height) that repeats")
         shared = {"batch_size": batch_size, "mask": mask, "quadrature_weights": quadrature_weights}
-        return Clouds(x.coords, batch, **shared, edge_index=edge_index, cell=cell)
+        return Clouds(x.coords, batch, **shared, edge_index=edge_index, cell=cell, dtype=x.tensor.dtype)
     if cell is not None:
         raise ValueError(
             f"cell is for points, but this tensor is a grid, whose cell is its own size: take periodic=True, got {cell}"

@@ -129,7 +129,7 @@ def coarse_grid(made: Tensor, fine: Grid, stride: int, spacing: float = 1.0) -> 
         ValueError: if there is a mask or there are weights, and tokens beyond the finer grid.
     """
     if isinstance(fine, OpenGrid):  # without a mask but that of the disc
-        grid = grid_of(made, spacing=spacing)
+        grid = grid_of(made, spacing=spacing, periodic=fine.cell is not None)
         return grid.disc() if fine.cut else grid
     count, sides = (made.shape[2], made.shape[3]), (fine.height, fine.width)
     beyond = any((tokens - 1) * stride >= side for tokens, side in zip(count, sides, strict=True))

@@ -237,3 +237,22 @@ def test_stages_may_be_plain_data():
     network = SteerableBackbone("C4", stages=[{"channels": 2, "depth": 1, "stride": 4}], num_classes=2)
     assert network.blocks.strides == [4]
     assert set(STAGES) == {"tiny", "small", "base"}
+
+
+def test_a_new_classifier_is_saved_as_such(tmp_path):
+    model = SteerableBackbone("C4", in_type=1, num_classes=10, stages=STAGES_OF_TEST[1:])
+    model.reset_classifier(5)
+    model.save_pretrained(tmp_path)
+    assert SteerableBackbone.from_pretrained(tmp_path).readout.out_features == 5
+
+
+def test_a_head_takes_the_mask_of_its_tokens():
+    model = SteerableBackbone(
+        "C4", in_type=1, num_classes=5, stages=[Stage(2, 1, stride=4, max_frequency=1)], disc=False
+    ).eval()
+    x, mask = torch.randn(1, 1, 33, 33), torch.ones(1, 33, 33, dtype=torch.bool)
+    mask[..., :12] = False
+    features = model.forward_features(x, mask=mask)
+    tokens = mask[:, ::4, ::4]
+    assert tokens.shape[1:] == features.tensor.shape[2:]
+    assert relative(model.forward_head(features, mask=tokens), model(x, mask=mask)) < 1e-6

@@ -15,12 +15,21 @@ from escnn_attn import (
     GroupSelfAttention,
     KNearest,
     Neighborhood,
+    PatchMerging,
     RadialBias,
+    RotaryEmbedding,
+    SteerableBackbone,
+    SteerableDenseTransformer,
     SteerableFieldTransformer,
+    SteerablePointTransformer,
+    Upsampling,
+    field_type,
     fourier_type,
     planar_gspace,
     steerable_block,
 )
+from escnn_attn.tokens import grid_of
+from escnn_attn.tokens.windows import coarse_grid
 from tests.helpers import randomize, relative, small_model
 
 
@@ -133,3 +142,48 @@ def test_a_trace_takes_any_batch_and_refuses_other_sizes(name):
     for sides in ((x.shape[2] + 4, x.shape[3]), (x.shape[2], x.shape[3] + 4), (2 * x.shape[2], x.shape[3])):
         with pytest.raises(RuntimeError, match=r"The expanded size of the tensor \(\d+\) must match the existing size"):
             traced(torch.randn(2, x.shape[1], *sides))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("network", [SteerableBackbone, SteerableDenseTransformer])
+def test_networks_of_several_resolutions(network, strict):
+    """What merges patches holds kernels of escnn, and what upsamples constants of the size."""
+    options = {"num_classes": 3} if network is SteerableBackbone else {"out_fields": {"scalars": 1}}
+    stages = [{"channels": 2, "depth": 1, "stride": 4}, {"channels": 2, "depth": 1}]
+    model, x = network("SO2", in_type=1, stages=stages, **options).eval(), torch.randn(2, 1, 33, 33)
+    expected = model(x)
+    with torch.no_grad():
+        found = export(model.export(), (x,), strict=strict).module()(x)
+    assert relative(found, getattr(expected, "tensor", expected)) < 1e-5
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_layers_of_several_resolutions(strict):
+    t = field_type(planar_gspace("SO2"), scalars=1)
+    for layer in (PatchMerging(t, t), Upsampling(t, 2)):
+        x = torch.randn(2, 1, 9, 10)
+        found = export(layer.eval().export(), (x,), strict=strict).module()(x)
+        assert relative(found, layer(t(x)).tensor) < 1e-5
+
+
+def test_coarser_grids_of_open_sides_repeat():
+    class Coarse(torch.nn.Module):
+        def forward(self, x):
+            grid = coarse_grid(x[:, :, ::2, ::2], grid_of(x, periodic=True), 2)
+            assert grid.cell is not None
+            return x
+
+    sides = {2: Dim("h", min=4, max=64), 3: Dim("w", min=4, max=64)}
+    export(Coarse(), (torch.randn(2, 1, 32, 32),), dynamic_shapes=(sides,), strict=False)
+
+
+def test_exported_points_give_zero_at_padding():
+    near = partial(steerable_block, num_heads=1, position=partial(RotaryEmbedding, max_distance=20.0))
+    fields = {"scalars": 1, "vectors": 1}
+    network = SteerablePointTransformer("O2", out_fields=fields, channels=2, max_frequency=1, depth=1, block=near).eval()
+    torch.nn.init.ones_(network.readout.core.bias)
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    out = network.export()(torch.randn(2, 5, 1), torch.randn(2, 5, 2), mask)
+    assert out[mask].abs().min() > 0
+    assert not out[~mask].any()

@@ -154,3 +154,14 @@ def test_shipped_weights_have_their_checksum(name):
     folder = resolve(name)
     assert read_config(folder)["sha256"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     assert load_file(folder / "model.safetensors")
+
+
+def test_numbers_of_numpy_are_saved(tmp_path):
+    SteerableTransformer("C4", channels=np.int64(2), depth=1).save_pretrained(tmp_path)
+    assert read_config(tmp_path)["model"]["channels"] == 2
+
+
+def test_a_configuration_is_a_copy():
+    network = SteerableTransformer("C4", channels=2, depth=1)
+    network.config["depth"] = 7
+    assert network.config["depth"] == 1

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import escnn.nn
 import pytest
 import torch
 from torch.func import functional_call, grad, jvp, vjp, vmap
@@ -17,6 +18,8 @@ from escnn_attn import (
     NoPosition,
     RadialBias,
     RotaryEmbedding,
+    SteerableConvolution,
+    field_type,
     fourier_type,
     planar_gspace,
     steerable_block,
@@ -123,3 +126,25 @@ def test_a_rotary_embedding_without_a_reach_names_the_cause():
     module = steerable_block(SPECTRAL, num_heads=2)
     with pytest.raises(ValueError, match="max_distance"):
         vmap(lambda coords: module(module.in_type(torch.zeros(9, module.in_type.size), coords)).tensor)(torch.randn(3, 9, 2))
+
+
+def test_gradients_of_each_sample_pass_through_convolutions():
+    t = field_type(planar_gspace("C4"), scalars=1, vectors=1)
+    modules = [SteerableConvolution(t, t, 3), escnn.nn.R2Conv(t, t, 3, padding=1)]
+    for module in modules:
+        weights = {name: p.detach() for name, p in module.named_parameters()}
+
+        def loss(weights, x, module=module):
+            return functional_call(module, weights, (t(x[None]),)).tensor.square().sum()
+
+        samples = torch.randn(3, t.size, 5, 6)
+        found = vmap(grad(loss), (None, 0))(weights, samples)
+        alone = [grad(loss)(weights, x) for x in samples]
+        assert all(relative(found[name][i], alone[i][name]) < 1e-5 for i in range(3) for name in weights)
+
+
+def test_weights_of_tokens_are_batched():
+    x = torch.randn(4, SPECTRAL.size, 5, 5)
+    block, weights = MODULES["block"](), torch.rand(4, 1, 5, 5)
+    found = vmap(lambda x, w: block(SPECTRAL(x), quadrature_weights=w).tensor, randomness="same")(x[:, None], weights)
+    assert relative(found[:, 0], block(SPECTRAL(x), quadrature_weights=weights[:, 0]).tensor) < 1e-5

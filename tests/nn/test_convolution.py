@@ -9,6 +9,7 @@ import pytest
 import torch
 from escnn.group import change_basis
 from escnn.nn import FieldType
+from escnn.nn.modules.basismanager import BlocksBasisExpansion
 
 from escnn_attn import (
     AntialiasedPooling,
@@ -235,3 +236,35 @@ def test_periodic_upsampling_may_be_shifted():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         SteerableConvolution(*TYPES["C8"], **arguments)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        SteerableConvolution(TYPES["SO2"][0], TYPES["SO2"][0], 3),
+        Upsampling(TYPES["SO2"][0], 2),
+        AntialiasedPooling(TYPES["SO2"][0]),
+    ],
+)
+def test_points_are_refused(module):
+    t = TYPES["SO2"][0]
+    with pytest.raises(TypeError, match=r"expected a grid .*, got points"):
+        module(t(torch.randn(5, t.size), torch.randn(5, 2)))
+
+
+@pytest.mark.parametrize("size", [9, (9.0, 9.0), (0, 9), (9, 9, 9)])
+def test_sizes_to_upsample_to_are_checked(size):
+    t = TYPES["SO2"][0]
+    with pytest.raises((TypeError, ValueError), match="size"):
+        Upsampling(t, 2)(t(torch.randn(1, t.size, 5, 5)), size=size)
+
+
+def test_a_narrow_blur_is_that_of_the_nearest_pixels():
+    t = TYPES["SO2"][0]
+    assert relative(AntialiasedPooling(t, 2, 0.015)(t(torch.ones(1, t.size, 6, 6))).tensor, torch.ones(1, t.size, 3, 3)) < 1e-6
+
+
+def test_expansions_of_equal_kernels_are_two_modules():
+    t = TYPES["SO2"][0]
+    pair = torch.nn.ModuleList(escnn.nn.R2Conv(t, t, 3) for _ in range(2))
+    assert len([m for m in pair.modules() if isinstance(m, BlocksBasisExpansion)]) == 2

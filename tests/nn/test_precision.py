@@ -1,5 +1,6 @@
 """Mixed precision: every layer under autocast, from inputs of any precision; and nothing at all as input."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -156,3 +157,11 @@ def test_heads_in_half_precision_are_padded_to_multiples_of_eight(dtype, monkeyp
         found.sum().backward()
     assert all(width % 8 == 0 for width in widths) == (dtype == torch.bfloat16)
     assert relative(found, expected) < (1e-2 if dtype == torch.bfloat16 else 1e-6)
+
+
+def test_waves_of_group_attention_keep_their_digits_in_half_precision():
+    """Far from the center a rounded wave vector would be another phase."""
+    module = GroupSelfAttention(fourier_type(planar_gspace("C8"), 4), num_heads=2)
+    expected = module.waves.value.clone()
+    half = copy.deepcopy(module).bfloat16()
+    assert torch.equal(half.waves.like(torch.zeros(1)), expected)

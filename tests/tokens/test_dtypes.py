@@ -5,7 +5,9 @@ import copy
 import pytest
 import torch
 
+from escnn_attn import Grid, KNearest
 from escnn_attn.nn.position._rotation import sampled_wave
+from escnn_attn.tokens import Tokens
 from tests.helpers import attention_on, cloud, relative
 
 
@@ -58,3 +60,24 @@ def test_training_after_inference_mode(domain):
     out = module(x).tensor
     out.sum().backward()
     torch.testing.assert_close(out.detach(), before)
+
+
+def test_features_keep_their_digits_beside_coords_of_fewer():
+    module = attention_on("O2").double()
+    x, coords = torch.randn(9, module.in_type.size, dtype=torch.float64), torch.randn(9, 2)
+    found, expected = (module(module.in_type(x, at)).tensor for at in (coords, coords.double()))
+    assert relative(found, expected) < 1e-12
+
+
+def test_positions_of_a_grid_belong_to_it():
+    Grid(3, 3).positions.mul_(10)
+    assert Grid(3, 3).positions.max() == 1
+
+
+def test_a_graph_made_in_inference_mode_serves_training():
+    module = attention_on("SO2", neighborhood=KNearest(3))
+    x = module.in_type(torch.randn(9, module.in_type.size).double(), torch.randn(9, 2))
+    tokens = Tokens.of(x, module.in_layout)
+    with torch.inference_mode():
+        module(tokens)
+    sum(f.sum() for f in module(tokens).features).backward()

@@ -1,5 +1,6 @@
 """Clouds of very different sizes in one batch."""
 
+import copy
 import time
 from functools import partial
 
@@ -9,6 +10,9 @@ import torch
 from escnn_attn import (
     Disc,
     InvariantPooling,
+    SequentialModule,
+    SteerableBatchNorm,
+    SteerableLinear,
     SteerablePointClassifier,
     SteerablePointTransformer,
     fourier_type,
@@ -69,3 +73,34 @@ def test_clouds_of_similar_sizes_stay_together(monkeypatch):
     monkeypatch.setattr("escnn_attn.tokens._ragged._part", partial(pytest.fail, "taken apart"))
     x, coords, batch = ragged([9, 10, 11, 12] * 500)
     call(MODULES["block"](), x, coords, batch)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (lambda n: {"masks": torch.ones(n, dtype=torch.bool)}, TypeError),
+        (lambda n: {"quadrature_weight": torch.rand(n)}, TypeError),
+        (lambda n: {"mask": [True] * n}, TypeError),
+        (lambda n: {"mask": torch.ones(n + 7, dtype=torch.bool)}, ValueError),
+        (lambda n: {"mask": torch.ones(n - 7, dtype=torch.bool)}, ValueError),
+        (lambda n: {"quadrature_weights": torch.ones(n + 7)}, ValueError),
+        (lambda n: {"batch_size": 50}, ValueError),
+    ],
+)
+def test_arguments_are_checked_as_those_of_similar_sizes(options, error):
+    x, coords, batch = ragged([100, *[2] * 300])
+    with pytest.raises(error):
+        call(MODULES["pooling"](), x, coords, batch, **options(len(batch)))
+
+
+def test_norms_in_training_average_over_all_clouds(monkeypatch):
+    def stem(in_type, out_type):
+        return SequentialModule(SteerableLinear(in_type, out_type), SteerableBatchNorm(out_type))
+
+    module = SteerablePointClassifier("SO2", in_type=T, num_classes=3, stem=stem, **SMALL).train()
+    together, (x, coords, batch) = copy.deepcopy(module), ragged([40, 3, 5, 17])
+    with monkeypatch.context() as patch:
+        patch.setattr("escnn_attn.tokens._ragged.FEW_PLACES", 0)
+        found = call(module, x, coords, batch)
+    assert relative(found, call(together, x, coords, batch)) < 1e-6
+    assert torch.equal(module.stem[1].running_var, together.stem[1].running_var)

@@ -125,6 +125,10 @@ class Graph(AttentionPattern):
 
     def __init__(self, query: Domain, key: Domain, edges: Tensor) -> None:
         super().__init__(query, key)
+        with torch.inference_mode(False):  # a later training step on the same tokens must be able to use it
+            self._arrange(query, edges)
+
+    def _arrange(self, query: Domain, edges: Tensor) -> None:
         for index, keep in enumerate((self.keep, query.mask)):
             if keep is not None:
                 edges = edges[:, keep.reshape(-1)[edges[index]]]
