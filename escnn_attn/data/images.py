@@ -14,6 +14,9 @@ from escnn_attn.data._splits import Split, has_images, image_files, require_fold
 from escnn_attn.data.base import DataModule
 from escnn_attn.data.preparation import ImagePreparation, read_image, whole_files
 
+#: what people call the sets, and no class
+NAMES_OF_SETS = ("train", "training", "val", "valid", "validation", "test", "testing")
+
 Strata = dict[str, list[Path]]
 
 
@@ -210,6 +213,8 @@ def class_names(folder: str | Path) -> list[str]:
         direct = [path.name for path in image_files(root) if path.parent == root]
         found = f"the images {direct[0]}, … themselves" if direct else ", ".join(path.name for path in classes) or "nothing"
         raise ValueError(f"expected a folder of images for each of two classes or more in {root}, got {found}")
+    if sets := [path.name for path in classes if path.name != "test" and path.name.lower() in NAMES_OF_SETS]:
+        raise ValueError(f"expected sets to be named train, validation and test, got the folders {', '.join(sets)} in {root}")
     if empty := [path.name for path in classes if not has_images(path)]:
         raise ValueError(f"expected images of each class in {root}, got none in {', '.join(empty)}")
     return [path.name for path in classes]

@@ -110,11 +110,16 @@ def read_image(path: Path) -> Image.Image:
         raise ValueError(f"expected an image, got the unreadable {path}: {error}") from None
 
 
+def require_range_of_pixels(image: Image.Image) -> None:
+    """Raises a ValueError for floating-point pixels, whose range no format tells."""
+    if image.mode == "F":
+        raise ValueError("floating-point numbers, whose range is not known")
+
+
 def _plain(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
         return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("floating-point numbers, whose range is not known")
+    require_range_of_pixels(image)
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
@@ -172,6 +177,7 @@ def unreadable(paths: Iterable[Path]) -> dict[Path, str]:
             with Image.open(path) as stored:
                 stored.draft("RGB", (64, 64))  # a JPEG is read whole, but decoded at low resolution
                 stored.load()
+                require_range_of_pixels(stored)
         except Exception as error:  # noqa: BLE001  (of many kinds, by the format and the damage)
             return str(error) or type(error).__name__
         return None
@@ -197,7 +203,7 @@ def left_out(paths: list[Path], broken: Mapping[Path, str], skip_broken: bool, k
     if broken and not skip_broken:
         raise ValueError(
             f"expected {kind}, got {len(broken)} of {len(paths)} files that cannot be read; repair or remove them, or leave them out "
-            f"with skip_broken=true:{named}"
+            f"with skip_broken=true (data.skip_broken=true for training):{named}"
         )
     if broken:
         warnings.warn(f"left out {len(broken)} of {len(paths)} files, which cannot be read:{named}", stacklevel=3)

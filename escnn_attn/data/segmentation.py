@@ -1,10 +1,12 @@
 """Data module of images with a mask of classes for each."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -79,6 +81,28 @@ class SegmentationFolder(FileDataModule):
 
     def files(self, image: Path) -> list[Path]:
         return [image, self.masks[image]]
+
+    def make_datasets(self) -> dict[str, Dataset]:
+        sets = super().make_datasets()
+        training = sets["train"]
+        assert isinstance(training, FileDataset)
+        self._require_classes([mask for _, mask in training.samples])
+        return sets
+
+    def _require_classes(self, masks: list[Path]) -> None:
+        """A ValueError if the training masks hold one class alone, and a warning for one that they lack: none can be learned."""
+        seen: set[int] = set()
+        for path in masks:
+            seen |= set(np.unique(read_labels(path)).tolist())
+            if len(seen - {IGNORED}) >= self.num_classes:
+                return
+        missing = [name for label, name in enumerate(self.class_names) if label not in seen]
+        found = f"no pixel of class {', '.join(missing)} in the masks of {self.folder}, but the values {sorted(seen)}"
+        if len(seen - {IGNORED}) < 2:
+            raise ValueError(
+                f"expected the indices of two classes or more in training masks, where {IGNORED} does not count, got {found}"
+            )
+        warnings.warn(f"{found}: it cannot be learned", stacklevel=2)
 
     def dataset(self, strata: Strata) -> Dataset:
         samples = [(path, self.masks[path]) for files in strata.values() for path in files]

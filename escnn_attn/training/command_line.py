@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 P = ParamSpec("P")
@@ -81,18 +81,26 @@ def refusal(error: BaseException) -> Exception | None:
     if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
         return None
     while isinstance(error, InstantiationException | OmegaConfBaseException):
+        if isinstance(error, MissingMandatoryValue):
+            return ValueError(f"expected {error.full_key}=…")
         if (inner := error.__cause__ or error.__context__) is None:
             return None
         error = inner
     if isinstance(error, MisconfigurationException):  # Lightning's own, such as of an accelerator that is not there
         return error
-    return error if isinstance(error, REFUSALS) and (_refused(error) or _of_a_file(error)) else None
+    return error if isinstance(error, REFUSALS) and (_refused(error) or _of_a_file(error) or _not_called(error)) else None
 
 
 def _refused(error: Exception) -> bool:
     """Whether a `raise` of the package made the error: an operation that failed, of the package or of torch, is none."""
     places = traceback.extract_tb(error.__traceback__)
     return bool(places) and PACKAGE in Path(places[-1].filename).parents and (places[-1].line or "").startswith("raise ")
+
+
+def _not_called(error: Exception) -> bool:
+    """Whether an object of the configuration does not take its arguments: Hydra's call itself failed, and nothing within."""
+    places = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, TypeError) and bool(places) and places[-1].name == "_call_target"
 
 
 def _of_a_file(error: Exception) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from escnn_attn.analysis.flows import relative_errors
-from escnn_attn.training.module import SupervisedModule
+from escnn_attn.training.module import SupervisedModule, require_shape
 
 
 class RelativeError(Metric):
@@ -80,8 +80,5 @@ class FieldRegression(SupervisedModule):
         return batch[1]
 
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        if predictions.shape != targets.shape:
-            raise ValueError(
-                f"expected predictions of shape {tuple(targets.shape)}, as the targets, got {tuple(predictions.shape)}"
-            )
+        require_shape(predictions, targets)
         return F.mse_loss(predictions, targets)

@@ -11,7 +11,7 @@ from torchmetrics import MeanSquaredError, Metric
 
 from escnn_attn.data.nbody import PointBatch, point_batch, point_dataset
 from escnn_attn.data.particles import ParticleClouds
-from escnn_attn.training.module import SupervisedModule
+from escnn_attn.training.module import SupervisedModule, require_shape
 
 
 class CloudRegression(SupervisedModule):
@@ -43,7 +43,10 @@ class CloudRegression(SupervisedModule):
 
     def inputs(self, batch: PointBatch) -> PointBatch:
         if not isinstance(batch, PointBatch):
-            raise TypeError(f"expected data of clouds, such as data=nbody, got a batch {type(batch).__name__}")
+            raise TypeError(
+                f"expected data of clouds, such as data=nbody, got a batch {type(batch).__name__}: data modules of clouds have "
+                "collate = staticmethod(point_batch)"
+            )
         return batch
 
     def targets(self, batch: PointBatch) -> Tensor:
@@ -52,6 +55,7 @@ class CloudRegression(SupervisedModule):
         return batch.displacements
 
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        require_shape(predictions, targets)
         return F.mse_loss(predictions, targets)
 
 

@@ -159,3 +159,18 @@ def test_shapes_are_those_of_their_labels_and_masks():
     assert not np.array_equal(upright.masks, rotated.masks)
     assert np.array_equal(draw_shapes(10, side=32).images, upright.images)
     assert not np.array_equal(draw_shapes(10, side=32, seed=1).images, upright.images)
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "val"), ("VALID", "testing")])
+def test_names_of_sets_are_not_taken_for_classes(tmp_path, names):
+    with pytest.raises(ValueError, match=f"expected sets to be named train, validation and test, got the folders .*{names[0]}"):
+        folder_of(fill(tmp_path, *names))
+
+
+def test_pixels_of_floating_point_are_found_in_advance(tmp_path):
+    fill(tmp_path, "cat", "dog")
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "cat" / "f.tif")
+    with pytest.raises(ValueError, match=r"f\.tif: floating-point numbers"):
+        folder_of(tmp_path)
+    with pytest.warns(UserWarning, match=r"f\.tif"):
+        folder_of(tmp_path, skip_broken=True)

@@ -71,3 +71,21 @@ def test_what_is_wrong_with_masks_is_said(pairs, change, options, message):
     change(pairs)
     with pytest.raises(ValueError, match=message):
         read(pairs, **options)
+
+
+def change_masks(root, change) -> None:
+    for path in (root / "masks").glob("*.png"):
+        labels = np.array(Image.open(path))
+        Image.fromarray(change(labels)).save(path)
+
+
+def test_a_foreground_of_255_is_no_class(pairs):
+    change_masks(pairs, lambda labels: np.where(labels > 0, 255, 0).astype(np.uint8))
+    with pytest.raises(ValueError, match=r"two classes or more .* no pixel of class 1 .* the values \[0, 255\]"):
+        folder_of(pairs, num_classes=2)
+
+
+def test_a_class_that_no_training_mask_holds_is_named(pairs):
+    change_masks(pairs, lambda labels: np.minimum(labels, 1))
+    with pytest.warns(UserWarning, match="no pixel of class tree"):
+        folder_of(pairs, num_classes=3, class_names=["ground", "house", "tree"])

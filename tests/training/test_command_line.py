@@ -116,6 +116,8 @@ def test_a_check_of_another_program_keeps_its_traceback():
         ("data.batch_size=0", "batch_size must be at least 1, got 0"),
         ("model.block.num_heads=0", "num_heads must be at least 1, got 0"),  # wrapped twice by Hydra
         ("model.num_classes=${count_classes:nowhere}", "expected a folder of images, got 'nowhere', which does not exist in"),
+        ("experiment=images", "expected data.folder=…"),
+        ("+model.bloks=3", "SteerableTransformer.__init__() got an unexpected keyword argument 'bloks'"),
         ("+trainer.limit_train_batches=-3", "You have passed invalid value -3"),  # of Lightning
     ],
 )

@@ -10,6 +10,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 
+from escnn_attn.training import RandomDeformation
+
 RECORDS = Path(__file__).parents[2] / "docs" / "results" / "comparison"
 SYSTEMS = sorted(path.name.removesuffix("_10000_0") for path in RECORDS.glob("*_10000_0"))
 #: keys that were renamed since the results were recorded
@@ -122,3 +124,24 @@ def test_every_file_of_a_group_composes_alone_and_in_a_list(group):
     if group != "trainer":
         few = [name for name in names if name != "default"][:2]
         assert set(few) <= set(composed(f"{group}=[{','.join(few)}]")[group])
+
+
+@pytest.mark.parametrize("model", ["steerable", "plain", "convolutions", "group_attention", "backbone"])
+def test_every_network_that_the_page_of_images_names_can_be_taken(model):
+    config = composed("experiment=images", "data.folder=nowhere", f"model={model}", "model.in_type=3", "model.num_classes=2")
+    network = instantiate(config.model)
+    assert network(torch.rand(1, 3, 64, 64)).shape == (1, 2)
+
+
+@pytest.mark.parametrize("experiment", ["images", "segmentation"])
+def test_augmentation_is_overridden_by_any_of_its_keys(experiment):
+    config = composed(f"experiment={experiment}", "module.augmentation={degrees: 180, flip: 0.5}", "module.augmentation.p=0.9")
+    assert RandomDeformation(**config.module.augmentation).flip == 0.5
+
+
+@pytest.mark.parametrize("model", ["steerable_points", "flow_transformer"])
+def test_types_are_overridden_by_any_of_their_fields(model):
+    config = composed(
+        f"model={model}", "model.in_type={vectors: 1, pseudoscalars: 2}", "model.out_fields={scalars: 1, vectors: 0}"
+    )
+    assert instantiate(config.model).out_type.size == 1

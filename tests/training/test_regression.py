@@ -189,3 +189,9 @@ def test_the_best_checkpoint_is_by_what_the_module_states(tmp_path):
         best.setup(trainer, module, "fit")
         chosen.append((best.monitor, best.mode))
     assert chosen == [("validation/error", "min"), ("validation/accuracy", "max")]
+
+
+def test_targets_of_another_shape_are_refused():
+    module = CloudRegression(MODEL)
+    with pytest.raises(ValueError, match=r"expected predictions of shape \(28, 1\), as the targets, got \(28, 2\)"):
+        module.loss(torch.randn(28, 2), torch.randn(28, 1))
