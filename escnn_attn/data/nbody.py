@@ -19,11 +19,11 @@ class PointBatch(NamedTuple):
     """Clouds concatenated along the points, as in PyTorch Geometric.
 
     Attributes:
-        features: (points, 3), charge and velocity: a scalar, then a vector.
+        features: (points, c), of charged particles c = 3, charge and velocity: a scalar, then a vector.
         coords: (points, 2), positions as (x, y).
         batch: (points,) of int64, the index of the cloud of each point.
         batch_size: number of clouds.
-        displacements: (points, 2), the targets; None in a batch for prediction.
+        displacements: (points, c'), the targets, of charged particles displacements; None in a batch for prediction.
     """
 
     features: Tensor

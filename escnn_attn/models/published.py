@@ -69,7 +69,7 @@ class PretrainedNetwork(nn.Module):
         token: str | bool | None = None,
         trust: Trust = (),
     ) -> Self:
-        """A network with trained weights, in eval mode.
+        """A network with trained weights, in eval mode and the default dtype.
 
         Args:
             name: one of `escnn_attn.pretrained.available()`; or a folder with `config.json` and `model.safetensors`, as

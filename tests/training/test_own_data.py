@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shlex
 import sys
 from pathlib import Path
 
@@ -22,11 +23,12 @@ def test_the_page_on_own_data_trains_and_loads(tmp_path, monkeypatch, capsys):
         path.write_text(content)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    (command,) = re.findall(r"PYTHONPATH=\. escnn-attn-train (.*)", PAGE)
-    options = command.replace("my_conf", str(tmp_path / "my_conf")).split()
-    monkeypatch.setattr(sys, "argv", ["train.py", *options, f"hydra.run.dir={tmp_path}/run"])
-    train_command()
-    assert "squares:" in capsys.readouterr().out
+    for name, command in zip(("squares", "wells"), re.findall(r"PYTHONPATH=\. escnn-attn-train (.*)", PAGE), strict=True):
+        options = shlex.split(command.replace("my_conf", str(tmp_path / "my_conf")))
+        run = tmp_path / ("run" if name == "squares" else name)
+        monkeypatch.setattr(sys, "argv", ["train.py", *options, f"hydra.run.dir={run}"])
+        train_command()
+        assert f"{name}:" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["use.py", str(tmp_path / "run")])
     runpy.run_path("use.py")
     assert "(2, 3) SteerableTransformer" in capsys.readouterr().out
