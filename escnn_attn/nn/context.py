@@ -11,7 +11,16 @@ from typing_extensions import Unpack
 from escnn_attn.arguments import require_integer, require_positive
 from escnn_attn.fields import IsotypicLayout, require_planar
 from escnn_attn.nn.modules import IsotypicModule
-from escnn_attn.tokens import Domain, DomainOptions, Tokens, domain_of, grid_of, require_input, require_tensor
+from escnn_attn.tokens import (
+    Domain,
+    DomainOptions,
+    Tokens,
+    domain_of,
+    grid_of,
+    require_input,
+    require_no_options,
+    require_tensor,
+)
 
 
 class ContextOptions(TypedDict, total=False):
@@ -86,10 +95,11 @@ class ContextModule(IsotypicModule):
                 `cell`, the width and height of the rectangle that points repeat: that of a grid is its size.
 
         Raises:
-            TypeError: if x or the context is of another type.
+            TypeError: if x or the context is of another type, or another argument goes with tokens.
             ValueError: if another argument does not fit, or x and the context have different numbers of samples.
         """
         if isinstance(x, Tokens) and isinstance(context, Tokens):
+            require_no_options(options)
             return self.forward_tokens(x, context)
         tokens = self.forward_tokens(*self.tokens(x, context, **options))
         return tokens.geometric(self.out_type, self.out_layout)

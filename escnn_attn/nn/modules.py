@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from escnn_attn.fields import IsotypicLayout, require_planar
 from escnn_attn.nn._export import ExportedModule
 from escnn_attn.testing import Approximate, check_equivariance
-from escnn_attn.tokens import DomainOptions, Tokens, grid_of, in_similar_sizes, require_input
+from escnn_attn.tokens import DomainOptions, Tokens, grid_of, in_similar_sizes, require_input, require_no_options
 
 
 class PlanarModule(Approximate, EquivariantModule):
@@ -172,10 +172,11 @@ class TokenModule(IsotypicModule, TakesDomain):
                 height of the rectangle that repeats.
 
         Raises:
-            TypeError: if x is not of type `in_type` and of the dtype of the module.
+            TypeError: if x is not of type `in_type` and of the dtype of the module, or another argument goes with tokens.
             ValueError: if another argument does not fit x.
         """
         if isinstance(x, Tokens):
+            require_no_options(options)
             return self.forward_tokens(x)
         tokens = Tokens.of(require_input(x, self.in_type, self), self.in_layout, **options)
         return self.forward_tokens(tokens).geometric(self.out_type, self.out_layout)

@@ -1,6 +1,13 @@
 """Where tokens are (`Grid` and `Clouds`), and their features (`Tokens`)."""
 
-from escnn_attn.tokens._checks import require_dtype, require_grid, require_input, require_tensor, require_type
+from escnn_attn.tokens._checks import (
+    require_dtype,
+    require_grid,
+    require_input,
+    require_no_options,
+    require_tensor,
+    require_type,
+)
 from escnn_attn.tokens._ragged import in_similar_sizes
 from escnn_attn.tokens.clouds import Clouds, PaddedClouds
 from escnn_attn.tokens.domain import Domain, DomainOptions, diameter, known, span

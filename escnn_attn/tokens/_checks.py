@@ -1,5 +1,8 @@
 """Checks of a user's arguments."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor, nn
@@ -40,6 +43,12 @@ def require_dtype(x: Tensor, module: nn.Module) -> None:
     if x.dtype != own:
         name = type(module).__name__
         raise TypeError(f"expected features of {own}, the dtype of the {name}, got {x.dtype}: convert one of them by .to()")
+
+
+def require_no_options(options: Mapping[str, Any]) -> None:
+    """Raises a TypeError for arguments that tell where tokens are, beside tokens that have a domain."""
+    if given := [name for name, value in options.items() if value is not None and value is not False]:
+        raise TypeError(f"expected tokens alone, whose domain says where they are, got also {', '.join(given)}")
 
 
 def require_tensor(x: object, name: str) -> Tensor:

@@ -213,8 +213,13 @@ def regression_of(network: nn.Module) -> SupervisedModule:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an `.npz` file, without any pickle; a ValueError for a file that is none, or damaged."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return dict(stored)
+        with path.open("rb") as file:
+            stored = np.load(file, allow_pickle=False)
+            if isinstance(stored, np.ndarray):
+                named = "np.savez(fields=…) or np.savez(positions=…, features=…)"
+                raise ValueError(f"one array without a name: save it by {named}")  # noqa: TRY004  (of a file, not an argument)
+            with stored:
+                return dict(stored)
     except Exception as error:  # noqa: BLE001  (of many kinds, by the damage)
         raise ValueError(f"expected an .npz file of arrays, got an unreadable one: {error}") from None
 

@@ -20,6 +20,7 @@ from escnn_attn.training import (
     find_arrays,
     load_module,
 )
+from escnn_attn.training.array_prediction import read_arrays
 from tests.training.runs import run
 from tests.training.test_fields import FEW as FLOWS
 from tests.training.test_fields import MODEL
@@ -196,3 +197,9 @@ def test_files_without_points_have_predictions_without_rows(clouds_checkpoint, s
     predictor = CloudPredictor(load_module(clouds_checkpoint))
     arrays = {"positions": np.zeros((*shape, 2)), "features": np.zeros((*shape, 3))}
     assert predictor.predict(predictor.prepared(arrays)).shape == (*shape, 2)
+
+
+def test_an_array_without_a_name_is_refused(tmp_path):
+    np.save(tmp_path / "flows.npy", np.zeros((2, 3, 8, 8)))
+    with pytest.raises(ValueError, match=r"one array without a name: save it by np\.savez"):
+        read_arrays(tmp_path / "flows.npy")
