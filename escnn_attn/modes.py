@@ -58,14 +58,13 @@ def fixed(function: Callable[..., R]) -> Callable[..., R]:
     """Lets compilers take the results of a function of plain numbers, which may be tensors, for constants, without a look inside."""
     names: dict[tuple, str] = {}
 
+    @constant_result
     def name_of(arguments: tuple) -> str:  # in one tuple, as named tuples alone would arrive empty
         if arguments not in names:
-            names[arguments] = name = f"constant_{len(vars(_constants))}"
-            result = function(*arguments)
-            setattr(_constants, name, _constant(name, result))
+            name = f"constant_{len(vars(_constants))}"
+            setattr(_constants, name, _constant(name, function(*arguments)))
+            names[arguments] = name
         return names[arguments]
-
-    name_of = constant_result(name_of)
 
     @wraps(function)
     def called(*arguments: object) -> R:

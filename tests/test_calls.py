@@ -109,3 +109,23 @@ def test_a_batch_size_without_batch_is_refused_by_cross_attention():
     cross = ea.SteerableCrossAttention(T, HEAD, num_heads=2)
     with pytest.raises(ValueError, match="batch_size is 2, but there is no batch"):
         cross(points(T), points(HEAD), batch_size=2)
+
+
+def test_tokens_come_with_their_domain_alone():
+    t = ea.fourier_type(ea.planar_gspace("SO2"), 2, 1)
+    tokens = ea.Tokens.of(t(torch.randn(1, t.size, 3, 3)), ea.IsotypicLayout(t))
+    mask = torch.ones(1, 3, 3, dtype=torch.bool)
+    for call in (
+        lambda **options: ea.steerable_block(t, num_heads=1)(tokens, **options),
+        lambda **options: ea.SteerableCrossAttention(t, t, num_heads=1)(tokens, tokens, **options),
+    ):
+        call()
+        with pytest.raises(TypeError, match=r"expected tokens alone, .* got also mask"):
+            call(mask=mask)
+
+
+def test_the_number_of_samples_of_a_spaced_grid_is_checked():
+    attention, x = ea.SteerableCrossAttention(T, T, num_heads=1), T(torch.randn(2, T.size, 3, 3))
+    attention(x, x, spacing=2.0, context_spacing=2.0, batch_size=2)
+    with pytest.raises(ValueError, match="batch_size is 7, but this grid has 2 samples"):
+        attention(x, x, spacing=2.0, context_spacing=2.0, batch_size=7)

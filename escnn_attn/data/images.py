@@ -101,7 +101,7 @@ class FileDataModule(DataModule):
         """The images of each set."""
         root, names = require_folder(self.folder), ("train", "validation", *self.test_sets)
         given = {name: root / name for name in names if (root / name).is_dir()}
-        if given:
+        if given or any(path.name.lower() in NAMES_OF_SETS for path in subfolders(root)):
             self._require_known(root, names, given)
         training = given.pop("train", root)
         missing = [name for name in names[1:] if name not in given]
@@ -213,8 +213,6 @@ def class_names(folder: str | Path) -> list[str]:
         direct = [path.name for path in image_files(root) if path.parent == root]
         found = f"the images {direct[0]}, … themselves" if direct else ", ".join(path.name for path in classes) or "nothing"
         raise ValueError(f"expected a folder of images for each of two classes or more in {root}, got {found}")
-    if sets := [path.name for path in classes if path.name != "test" and path.name.lower() in NAMES_OF_SETS]:
-        raise ValueError(f"expected sets to be named train, validation and test, got the folders {', '.join(sets)} in {root}")
     if empty := [path.name for path in classes if not has_images(path)]:
         raise ValueError(f"expected images of each class in {root}, got none in {', '.join(empty)}")
     return [path.name for path in classes]

@@ -110,7 +110,7 @@ def read_image(path: Path) -> Image.Image:
         raise ValueError(f"expected an image, got the unreadable {path}: {error}") from None
 
 
-def require_range_of_pixels(image: Image.Image) -> None:
+def _require_known_range(image: Image.Image) -> None:
     """Raises a ValueError for floating-point pixels, whose range no format tells."""
     if image.mode == "F":
         raise ValueError("floating-point numbers, whose range is not known")
@@ -119,7 +119,7 @@ def require_range_of_pixels(image: Image.Image) -> None:
 def _plain(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
         return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    require_range_of_pixels(image)
+    _require_known_range(image)
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
@@ -177,7 +177,7 @@ def unreadable(paths: Iterable[Path]) -> dict[Path, str]:
             with Image.open(path) as stored:
                 stored.draft("RGB", (64, 64))  # a JPEG is read whole, but decoded at low resolution
                 stored.load()
-                require_range_of_pixels(stored)
+                _require_known_range(stored)
         except Exception as error:  # noqa: BLE001  (of many kinds, by the format and the damage)
             return str(error) or type(error).__name__
         return None

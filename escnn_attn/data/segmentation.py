@@ -85,8 +85,8 @@ class SegmentationFolder(FileDataModule):
     def make_datasets(self) -> dict[str, Dataset]:
         sets = super().make_datasets()
         training = sets["train"]
-        assert isinstance(training, FileDataset)
-        self._require_classes([mask for _, mask in training.samples])
+        if self.skip_broken is not None and isinstance(training, FileDataset):
+            self._require_classes([mask for _, mask in training.samples])
         return sets
 
     def _require_classes(self, masks: list[Path]) -> None:

@@ -88,7 +88,8 @@ class ExportedPointNetwork(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor, coords: Tensor, mask: Tensor) -> Tensor:
-        return self.readout(self.blocks(self.stem(Tokens.on(PaddedClouds(coords, mask), x, self.stem.in_layout))))
+        clouds = PaddedClouds(coords.to(torch.promote_types(coords.dtype, x.dtype)), mask)
+        return self.readout(self.blocks(self.stem(Tokens.on(clouds, x, self.stem.in_layout))))
 
 
 class PlainPooling(nn.Module):

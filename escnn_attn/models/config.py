@@ -115,7 +115,7 @@ def described(value: Any, name: str = "value") -> Any:
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, Integral | Real):  # of numpy
+    if isinstance(value, Real):  # of numpy
         return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, Mapping):
         return {str(key): described(item, f"{name}.{key}") for key, item in value.items()}

@@ -67,7 +67,7 @@ class Grid(Domain):
         #: indices of the pixels that are tokens, row by row; None for all
         self.index: Tensor | None = None
         lattice, shape = Lattice(height, width, spacing), (batch_size, height, width)
-        positions = self._positions(lattice, dtype=dtype, device=device)[None].clone()  # others are made of the kept ones
+        positions = self._positions(lattice, dtype=dtype, device=device)
         mask = None if mask is None else require_mask(mask, shape)
         if quadrature_weights is not None:
             quadrature_weights = require_weights(quadrature_weights, shape, mask).flatten(1)
@@ -78,8 +78,8 @@ class Grid(Domain):
 
     @staticmethod
     def _positions(lattice: Lattice, *, dtype: torch.dtype, device: torch.device | str | None) -> Tensor:
-        """Positions (t, 2) of a lattice."""
-        return positions_tensor(lattice, dtype=dtype, device=device)
+        """Positions (1, t, 2) of a lattice, for this grid alone."""
+        return positions_tensor(lattice, dtype=dtype, device=device)[None].clone()
 
     def pad(self, x: Tensor) -> Tensor:
         """(b, channels, height, width) to (b, channels, tokens)."""
@@ -132,7 +132,7 @@ class Grid(Domain):
             cut=False,
             index=None,
             lattice=lattice,
-            positions=positions_tensor(lattice, dtype=self.positions.dtype, device=self.positions.device)[None],
+            positions=self._positions(lattice, dtype=self.positions.dtype, device=self.positions.device),
             mask=self.unpad(inside[:, None]).flatten(1),
             quadrature_weights=None if weights is None else self.unpad(weights[:, None]).flatten(1),
         )
@@ -155,7 +155,7 @@ class OpenGrid(Grid):
 
     @staticmethod
     def _positions(lattice: Lattice, *, dtype: torch.dtype, device: torch.device | str | None) -> Tensor:
-        return (_pixels(lattice, device) * lattice.spacing).to(dtype)
+        return (_pixels(lattice, device) * lattice.spacing).to(dtype)[None]
 
     def disc(self) -> "OpenGrid":
         """All tokens, of which those within the largest centered disc count."""

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 from torchmetrics import Metric
 
 from escnn_attn.analysis.flows import relative_errors
-from escnn_attn.training.module import SupervisedModule, require_shape
+from escnn_attn.training._losses import mean_squared_error
+from escnn_attn.training.module import SupervisedModule
 
 
 class RelativeError(Metric):
@@ -80,5 +80,4 @@ class FieldRegression(SupervisedModule):
         return batch[1]
 
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        require_shape(predictions, targets)
-        return F.mse_loss(predictions, targets)
+        return mean_squared_error(predictions, targets)

@@ -201,14 +201,6 @@ def metric_of(module: pl.LightningModule) -> tuple[str, str]:
     return f"validation/{module.metric}", module.mode
 
 
-def require_shape(predictions: Tensor, targets: Tensor) -> None:
-    """Raises a ValueError for predictions that are not of the shape of the targets, which a loss would broadcast."""
-    if predictions.shape != targets.shape:
-        raise ValueError(
-            f"expected predictions of shape {tuple(targets.shape)}, as the targets, got {tuple(predictions.shape)}"
-        )
-
-
 def one_cycle(step: int, total: int, warmup: float) -> float:
     """Factor of the learning rate: linear warm-up over a fraction of the steps, then cosine decay to zero.
 

@@ -4,14 +4,14 @@ from typing import cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from escnn.nn import FieldType, GeometricTensor
 from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric
 
 from escnn_attn.data.nbody import PointBatch, point_batch, point_dataset
 from escnn_attn.data.particles import ParticleClouds
-from escnn_attn.training.module import SupervisedModule, require_shape
+from escnn_attn.training._losses import mean_squared_error
+from escnn_attn.training.module import SupervisedModule
 
 
 class CloudRegression(SupervisedModule):
@@ -55,8 +55,7 @@ class CloudRegression(SupervisedModule):
         return batch.displacements
 
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        require_shape(predictions, targets)
-        return F.mse_loss(predictions, targets)
+        return mean_squared_error(predictions, targets)
 
 
 class AbsoluteCloudRegression(CloudRegression):

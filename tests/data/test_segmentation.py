@@ -83,6 +83,7 @@ def test_a_foreground_of_255_is_no_class(pairs):
     change_masks(pairs, lambda labels: np.where(labels > 0, 255, 0).astype(np.uint8))
     with pytest.raises(ValueError, match=r"two classes or more .* no pixel of class 1 .* the values \[0, 255\]"):
         folder_of(pairs, num_classes=2)
+    folder_of(pairs, num_classes=2, skip_broken=None)  # reads no file in advance
 
 
 def test_a_class_that_no_training_mask_holds_is_named(pairs):

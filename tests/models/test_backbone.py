@@ -239,13 +239,6 @@ def test_stages_may_be_plain_data():
     assert set(STAGES) == {"tiny", "small", "base"}
 
 
-def test_a_new_classifier_is_saved_as_such(tmp_path):
-    model = SteerableBackbone("C4", in_type=1, num_classes=10, stages=STAGES_OF_TEST[1:])
-    model.reset_classifier(5)
-    model.save_pretrained(tmp_path)
-    assert SteerableBackbone.from_pretrained(tmp_path).readout.out_features == 5
-
-
 def test_a_head_takes_the_mask_of_its_tokens():
     model = SteerableBackbone(
         "C4", in_type=1, num_classes=5, stages=[Stage(2, 1, stride=4, max_frequency=1)], disc=False

@@ -187,3 +187,11 @@ def test_exported_points_give_zero_at_padding():
     out = network.export()(torch.randn(2, 5, 1), torch.randn(2, 5, 2), mask)
     assert out[mask].abs().min() > 0
     assert not out[~mask].any()
+
+
+def test_exported_points_in_float64_have_its_digits_beside_coords_of_fewer():
+    near = partial(steerable_block, num_heads=1, position=partial(RotaryEmbedding, max_distance=20.0))
+    network = SteerablePointTransformer("SO2", out_fields={"vectors": 1}, channels=2, max_frequency=1, depth=1, block=near)
+    network, x, coords = network.double().eval(), torch.randn(1, 7, 1, dtype=torch.float64), torch.randn(1, 7, 2)
+    found = network.export()(x, coords, torch.ones(1, 7, dtype=torch.bool))
+    assert relative(found[0], network(network.in_type(x[0], coords[0])).tensor) < 1e-12

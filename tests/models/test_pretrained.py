@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from escnn_attn import SteerableStack, SteerableTransformer, steerable_block
+from escnn_attn import SteerableBackbone, SteerableStack, SteerableTransformer, steerable_block
 from escnn_attn.data import Digits, rotate_images, to_input
 from escnn_attn.models import build
 from escnn_attn.pretrained import available, read_config, resolve
@@ -165,3 +165,10 @@ def test_a_configuration_is_a_copy():
     network = SteerableTransformer("C4", channels=2, depth=1)
     network.config["depth"] = 7
     assert network.config["depth"] == 1
+
+
+def test_a_new_classifier_is_saved_as_such(tmp_path):
+    model = SteerableBackbone("C4", in_type=1, num_classes=10, stages=[{"channels": 2, "depth": 1, "stride": 4}])
+    model.reset_classifier(5)
+    model.save_pretrained(tmp_path)
+    assert SteerableBackbone.from_pretrained(tmp_path).readout.out_features == 5

@@ -15,7 +15,6 @@ from escnn_attn import (
     DistanceBias,
     Grid,
     GroupSelfAttention,
-    IsotypicLayout,
     KNearest,
     RadialBias,
     RotaryEmbedding,
@@ -23,7 +22,6 @@ from escnn_attn import (
     SteerableSelfAttention,
     fourier_type,
     planar_gspace,
-    steerable_block,
 )
 from escnn_attn.tokens import Tokens, grid_of
 from escnn_attn.tokens.grid import OpenGrid
@@ -240,16 +238,3 @@ def test_what_a_call_caches_is_freed_with_it(near, domain):
         assert reference() is None
     finally:
         gc.enable()
-
-
-def test_tokens_come_with_their_domain_alone():
-    t = fourier_type(planar_gspace("SO2"), 2, 1)
-    tokens = Tokens.of(t(torch.randn(1, t.size, 3, 3)), IsotypicLayout(t))
-    mask = torch.ones(1, 3, 3, dtype=torch.bool)
-    for call in (
-        lambda **options: steerable_block(t, num_heads=1)(tokens, **options),
-        lambda **options: SteerableCrossAttention(t, t, num_heads=1)(tokens, tokens, **options),
-    ):
-        call()
-        with pytest.raises(TypeError, match=r"expected tokens alone, .* got also mask"):
-            call(mask=mask)

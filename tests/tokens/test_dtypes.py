@@ -70,8 +70,9 @@ def test_features_keep_their_digits_beside_coords_of_fewer():
 
 
 def test_positions_of_a_grid_belong_to_it():
-    Grid(3, 3).positions.mul_(10)
-    assert Grid(3, 3).positions.max() == 1
+    for grid in (Grid(3, 3), Grid(3, 3).disc(), Grid(3, 3).disc().whole()):
+        grid.positions.mul_(10)
+    assert Grid(3, 3).positions.max() == Grid(3, 3).disc().whole().positions.max() == 1
 
 
 def test_a_graph_made_in_inference_mode_serves_training():

@@ -139,7 +139,7 @@ def test_augmentation_is_overridden_by_any_of_its_keys(experiment):
     assert RandomDeformation(**config.module.augmentation).flip == 0.5
 
 
-@pytest.mark.parametrize("model", ["steerable_points", "flow_transformer"])
+@pytest.mark.parametrize("model", ["steerable_points", "plain_points", "flow_transformer", "unet", "steerable_unet"])
 def test_types_are_overridden_by_any_of_their_fields(model):
     config = composed(
         f"model={model}", "model.in_type={vectors: 1, pseudoscalars: 2}", "model.out_fields={scalars: 1, vectors: 0}"
