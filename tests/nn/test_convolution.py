@@ -246,6 +246,6 @@ def test_expansions_of_equal_kernels_are_two_modules():
 
 def test_kernels_in_half_precision_are_loaded_again():
     """Those of large kernels are rounded by more than kernels of other machines differ."""
-    t = fourier_type(planar_gspace("C6"), 1)
+    t = field_type(planar_gspace("C6"), scalars=1)
     convolution = SteerableConvolution(t, t, 9).bfloat16()
     convolution.load_state_dict(convolution.state_dict())
